@@ -1,0 +1,46 @@
+# dak_library(name SOURCES a.cc ... [DEPS lib ...] [PRIVATE_DEPS lib ...]): one static library of a component.
+function(dak_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  dak_configure_target(${name})
+  target_link_libraries(${name} PUBLIC ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
+endfunction()
+
+# dak_executable(name SOURCES a.cc ... [DEPS lib ...])
+function(dak_executable name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  dak_configure_target(${name})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS})
+endfunction()
+
+# dak_test(name SOURCES a.cc ... [DEPS lib ...] [LABELS unit|integration|fault|gpu ...] [TIMEOUT s]): a GoogleTest
+# program, one ctest test. gpu tests are run by hand on a machine that has one.
+function(dak_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  dak_executable(${name} SOURCES ${ARG_SOURCES} DEPS ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  if("gpu" IN_LIST ARG_LABELS)
+    install(TARGETS ${name} RUNTIME DESTINATION libexec/dak/tests COMPONENT tests)
+    set_target_properties(${name} PROPERTIES INSTALL_RPATH "$ORIGIN/../../../lib")
+    return()
+  endif()
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
+# dak_bench(name SOURCES a.cc ... [DEPS lib ...]): built with the tests, run by hand, installed beside the GPU tests.
+function(dak_bench name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  dak_executable(${name} SOURCES ${ARG_SOURCES} DEPS ${ARG_DEPS})
+  install(TARGETS ${name} RUNTIME DESTINATION libexec/dak/tests COMPONENT tests)
+  set_target_properties(${name} PROPERTIES INSTALL_RPATH "$ORIGIN/../../../lib")
+endfunction()
+
+function(dak_configure_target name)
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${DAK_WARNINGS}>
+                                         $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra -Werror=all-warnings>)
+  target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/proto)
+endfunction()
