@@ -54,7 +54,6 @@ class Tensor {
   uint64_t id() const { return id_; }
   const std::string& name() const { return name_; }
   const std::string& group() const { return group_; }
-  void set_group(std::string group) { group_ = std::move(group); }
   ElementType element() const { return element_; }
   uint64_t rows() const { return rows_; }
   uint64_t cols() const { return cols_; }
@@ -67,6 +66,9 @@ class Tensor {
   bool unmapped() const { return unmapped_.load(std::memory_order_acquire); }
   void SetUnmapped() { unmapped_.store(true, std::memory_order_release); }
   absl::Status CheckMapped() const;
+  // The daemon doesn't know it any more; guarded by the session's control mutex.
+  bool freed_remotely() const { return freed_remotely_; }
+  void SetFreedRemotely() { freed_remotely_ = true; }
 
   // FAILED_PRECONDITION if read-only; OUT_OF_RANGE names the field.
   absl::Status Upload(Device& device, uint64_t offset_bytes, absl::Span<const std::byte> source);
@@ -96,6 +98,7 @@ class Tensor {
   std::vector<Part> parts_;
   std::atomic<bool> read_only_{false};
   std::atomic<bool> unmapped_{false};
+  bool freed_remotely_ = false;
 };
 
 }  // namespace dak::client

@@ -1,0 +1,100 @@
+// Checks of dak_gemm, which the launchers needn't repeat.
+#include "absl/strings/str_cat.h"
+#include "allocator/base/error_detail.h"
+#include "allocator/base/status_macros.h"
+#include "client/src/session.h"
+#include "kernels/gemm.h"
+
+namespace dak::client {
+namespace {
+
+constexpr uint64_t kAlignment = 16;  // of x and y, bytes: what vector loads and TMA need
+
+absl::Status CheckAddress(absl::string_view field, uint64_t address) {
+  if (address == 0) return InvalidField(field, "is null", "a device address", "NULL_ADDRESS");
+  if (address % kAlignment == 0) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat("0x", absl::Hex(address), " is misaligned"),
+                      absl::StrCat("a multiple of ", kAlignment), "MISALIGNED");
+}
+
+bool Overlap(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes) {
+  return a < b + b_bytes && b < a + a_bytes;
+}
+
+kernels::GemmOperands OperandsOf(const GemmCall& call) {
+  kernels::GemmOperands operands{.x = call.x, .y = call.y};
+  for (const Part& part : call.weights->parts()) {
+    if (part.rows == 0) continue;
+    const TensorMap* const map = part.map.has_value() ? &*part.map : nullptr;
+    if (IsRemote(part.tier)) {
+      operands.w_remote = part.address();
+      operands.w_remote_map = map;
+    } else {
+      operands.w_local = part.address();
+      operands.w_local_map = map;
+    }
+  }
+  return operands;
+}
+
+}  // namespace
+
+// A write to memory that others read is a fatal fault at best.
+absl::Status Session::CheckWritable(uint64_t address, uint64_t bytes) const {
+  for (const auto& [id, segment] : segments_) {
+    if (segment.mapping == nullptr || segment.mapping->access() != Access::kReadOnly) continue;
+    if (Overlap(address, bytes, segment.mapping->address(), segment.mapping->bytes())) {
+      return WithDetail(absl::FailedPreconditionError("y: lies in published memory, which is read-only"),
+                        {.field = "y", .reason = "READ_ONLY"});
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Session::CheckGemmCall(const GemmCall& call, kernels::GemmShape* shape) const {
+  if (tensors_.count(call.weights) == 0) {
+    return InvalidField("weights", "is no tensor of this session", "a live tensor of this session", "UNKNOWN_TENSOR");
+  }
+  const Tensor& weights = *call.weights;
+  DAK_RETURN_IF_ERROR(weights.CheckMapped());
+  if (weights.element() != ElementType::kBf16 && weights.element() != ElementType::kF16) {
+    return InvalidField("weights", absl::StrCat("tensor ", weights.name(), " has a data type that no kernel computes"),
+                        "bf16 or f16", "UNSUPPORTED");
+  }
+  shape->batch = call.batch;
+  shape->n = weights.rows();
+  shape->k = weights.cols();
+  shape->element = weights.element();
+  for (const Part& part : weights.parts()) {
+    if (!IsRemote(part.tier)) shape->local_rows += part.rows;
+  }
+  DAK_RETURN_IF_ERROR(kernels::CheckGemm(*shape));
+  DAK_RETURN_IF_ERROR(CheckAddress("x", call.x));
+  DAK_RETURN_IF_ERROR(CheckAddress("y", call.y));
+  const uint64_t element_bytes = ElementBytes(shape->element);
+  const uint64_t y_bytes = call.batch * shape->n * element_bytes;
+  if (Overlap(call.y, y_bytes, call.x, call.batch * shape->k * element_bytes)) {
+    return InvalidField("y", "overlaps x", "memory of its own", "OVERLAP");
+  }
+  for (const Part& part : weights.parts()) {
+    if (Overlap(call.y, y_bytes, part.address(), part.bytes)) {
+      return InvalidField("y", "overlaps the weights", "memory of its own", "OVERLAP");
+    }
+  }
+  return CheckWritable(call.y, y_bytes);
+}
+
+absl::Status Session::Gemm(const GemmCall& call) {
+  absl::MutexLock launch(&launch_mutex_);
+  kernels::GemmShape shape;
+  {
+    absl::MutexLock lock(&mutex_);
+    DAK_RETURN_IF_ERROR(CheckGemmCall(call, &shape));
+  }
+  if (launcher_ == nullptr) {
+    DAK_ASSIGN_OR_RETURN(launcher_, CreateLauncher(*device_, *control_page_, *report_page_));
+  }
+  return launcher_->Gemm(shape, OperandsOf(call), call.stream);
+}
+
+}  // namespace dak::client
