@@ -304,8 +304,8 @@ dak_code dak_publish(dak_session* session, const char* group, const char* public
   });
 }
 
-dak_code dak_attach(dak_session* session, const char* publication, const char* fingerprint,
-                    dak_tensor* const** tensors, size_t* count, dak_error* error) {
+dak_code dak_attach(dak_session* session, const char* publication, const char* fingerprint, dak_tensor* const** tensors,
+                    size_t* count, dak_error* error) {
   return Guard(error, [&] { return AttachPublication(session, publication, fingerprint, tensors, count); });
 }
 
@@ -339,8 +339,7 @@ dak_code dak_tensor_find(dak_session* session, const char* group, const char* na
 
 dak_code dak_plan(dak_session* session, const dak_operation* operations, size_t count, uint64_t hbm_budget_bytes,
                   double* ratios, double* predicted_s, dak_error* error) {
-  return Guard(error,
-               [&] { return PlanPass(session, operations, count, hbm_budget_bytes, ratios, predicted_s); });
+  return Guard(error, [&] { return PlanPass(session, operations, count, hbm_budget_bytes, ratios, predicted_s); });
 }
 
 dak_code dak_gemm(dak_session* session, const dak_gemm_args* args, dak_error* error) {
@@ -348,11 +347,8 @@ dak_code dak_gemm(dak_session* session, const dak_gemm_args* args, dak_error* er
     DAK_RETURN_IF_ERROR(CheckSession(session));
     dak_gemm_args given{};
     DAK_RETURN_IF_ERROR(ReadStruct("args", args, &given));
-    return Unwrap(session)->Gemm({.weights = Unwrap(given.weights),
-                                  .x = given.x,
-                                  .y = given.y,
-                                  .batch = given.batch,
-                                  .stream = given.stream});
+    return Unwrap(session)->Gemm(
+        {.weights = Unwrap(given.weights), .x = given.x, .y = given.y, .batch = given.batch, .stream = given.stream});
   });
 }
 

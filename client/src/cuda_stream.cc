@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
+#include "client/src/rpc_status.h"
 
 namespace dak::client {
 namespace {
@@ -49,7 +50,7 @@ absl::Status ToStatus(const Driver& driver, const char* call, Result result) {
   if (result == 0) return absl::OkStatus();
   const char* name = nullptr;
   if (driver.error_name(result, &name) != 0 || name == nullptr) name = "unknown";
-  return WithDetail(absl::InternalError(absl::StrCat(call, ": ", name, " (", result, ")")), {.reason = "DRIVER_ERROR"});
+  return WithDetail(absl::InternalError(absl::StrCat(call, ": ", name, " (", result, ")")), Reason("", "DRIVER_ERROR"));
 }
 
 class DriverStreams final : public CudaStreams {
@@ -79,8 +80,7 @@ absl::StatusOr<std::unique_ptr<CudaStreams>> CudaStreams::Open(int device_ordina
   int device = 0;
   DAK_RETURN_IF_ERROR(ToStatus(driver, "cuDeviceGet", driver.device_get(&device, device_ordinal)));
   Context context = nullptr;
-  DAK_RETURN_IF_ERROR(
-      ToStatus(driver, "cuDevicePrimaryCtxRetain", driver.primary_context_retain(&context, device)));
+  DAK_RETURN_IF_ERROR(ToStatus(driver, "cuDevicePrimaryCtxRetain", driver.primary_context_retain(&context, device)));
   return std::make_unique<DriverStreams>(driver, device, context);
 }
 

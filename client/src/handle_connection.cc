@@ -38,12 +38,13 @@ std::vector<UniqueFd> TakeDescriptors(msghdr* message) {
 }
 
 absl::Status CheckGreeting(const v1::HandleReply& greeting, const std::string& socket_path) {
-  DAK_RETURN_IF_ERROR(Prefixed(absl::StrCat("dakd refused the connection to ", socket_path), StatusFromReply(greeting)));
+  DAK_RETURN_IF_ERROR(
+      Prefixed(absl::StrCat("dakd refused the connection to ", socket_path), StatusFromReply(greeting)));
   if (greeting.api_version() == kApiVersion) return absl::OkStatus();
-  return WithDetail(absl::FailedPreconditionError(
-                        absl::StrCat("dakd ", greeting.daemon_version(), " at ", socket_path, " speaks API version ",
-                                     greeting.api_version(), ", libdak ", dak_version(), " speaks version ", kApiVersion)),
-                    {.reason = "VERSION_MISMATCH", .limit = absl::StrCat("API version ", kApiVersion)});
+  return WithDetail(absl::FailedPreconditionError(absl::StrCat(
+                        "dakd ", greeting.daemon_version(), " at ", socket_path, " speaks API version ",
+                        greeting.api_version(), ", libdak ", dak_version(), " speaks version ", kApiVersion)),
+                    Reason("api_version", "VERSION_MISMATCH", absl::StrCat("API version ", kApiVersion)));
 }
 
 absl::StatusOr<sockaddr_un> MakeAddress(const std::string& path) {
@@ -150,8 +151,8 @@ absl::StatusOr<HandleConnection::Packet> HandleConnection::Receive(absl::Time de
     return absl::InternalError(absl::StrCat("what listens at ", socket_path_, " doesn't speak dak's protocol"));
   }
   if (fds.size() != static_cast<size_t>(packet.reply.handles_size())) {
-    return absl::InternalError(absl::StrCat("dakd announced ", packet.reply.handles_size(), " descriptors and sent ",
-                                            fds.size()));
+    return absl::InternalError(
+        absl::StrCat("dakd announced ", packet.reply.handles_size(), " descriptors and sent ", fds.size()));
   }
   for (size_t i = 0; i < fds.size(); ++i) {
     packet.handles.push_back({.info = packet.reply.handles(static_cast<int>(i)), .fd = std::move(fds[i])});

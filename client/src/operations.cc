@@ -2,6 +2,7 @@
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
+#include "client/src/rpc_status.h"
 #include "client/src/session.h"
 #include "kernels/gemm.h"
 
@@ -17,9 +18,7 @@ absl::Status CheckAddress(absl::string_view field, uint64_t address) {
                       absl::StrCat("a multiple of ", kAlignment), "MISALIGNED");
 }
 
-bool Overlap(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes) {
-  return a < b + b_bytes && b < a + a_bytes;
-}
+bool Overlap(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes) { return a < b + b_bytes && b < a + a_bytes; }
 
 kernels::GemmOperands OperandsOf(const GemmCall& call) {
   kernels::GemmOperands operands{.x = call.x, .y = call.y};
@@ -45,7 +44,7 @@ absl::Status Session::CheckWritable(uint64_t address, uint64_t bytes) const {
     if (segment.mapping == nullptr || segment.mapping->access() != Access::kReadOnly) continue;
     if (Overlap(address, bytes, segment.mapping->address(), segment.mapping->bytes())) {
       return WithDetail(absl::FailedPreconditionError("y: lies in published memory, which is read-only"),
-                        {.field = "y", .reason = "READ_ONLY"});
+                        Reason("y", "READ_ONLY"));
     }
   }
   return absl::OkStatus();

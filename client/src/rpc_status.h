@@ -6,8 +6,11 @@
 
 #include <grpcpp/support/status.h>
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "allocator/base/error_detail.h"
 #include "dak/dak.h"
 #include "dak/v1/handles.pb.h"
 
@@ -19,6 +22,12 @@ absl::Status StatusFromRpc(const grpc::Status& status);
 
 // The status of a reply on handles.sock. Codes that don't exist become UNKNOWN.
 absl::Status StatusFromReply(const v1::HandleReply& reply);
+
+// A detail of which only these are known.
+inline ErrorDetail Reason(absl::string_view field, absl::string_view reason, absl::string_view limit = "") {
+  return {
+      .field = std::string(field), .reason = std::string(reason), .limit = std::string(limit), .shortfall_bytes = 0};
+}
 
 // `status` with the same code and details, and `prefix` before its message.
 absl::Status Prefixed(absl::string_view prefix, const absl::Status& status);

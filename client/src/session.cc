@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
+#include "client/src/rpc_status.h"
 
 namespace dak::client {
 namespace {
@@ -30,7 +31,8 @@ std::string ProgramName() {
   if (name.empty()) name = "dak";
   name.resize(std::min(name.size(), kMaxNameLength));
   for (char& c : name) {
-    const bool allowed = std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string("._/:-").find(c) != std::string::npos;
+    const bool allowed =
+        std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string("._/:-").find(c) != std::string::npos;
     if (!allowed) c = '_';
   }
   return name;
@@ -40,10 +42,10 @@ uint64_t Read(const uint64_t& word) { return __atomic_load_n(&word, __ATOMIC_REL
 
 absl::Status CheckPage(const v1::PageHeader& header, uint32_t magic, uint64_t session_id, absl::string_view what) {
   if (header.magic != magic || header.version != v1::kControlPageVersion) {
-    return WithDetail(absl::FailedPreconditionError(absl::StrCat("dakd's ", what, " has layout version ",
-                                                                 header.version, ", libdak knows version ",
-                                                                 v1::kControlPageVersion)),
-                      {.reason = "VERSION_MISMATCH"});
+    return WithDetail(
+        absl::FailedPreconditionError(absl::StrCat("dakd's ", what, " has layout version ", header.version,
+                                                   ", libdak knows version ", v1::kControlPageVersion)),
+        Reason("", "VERSION_MISMATCH"));
   }
   if (header.session_id != session_id || header.link_count == 0 || header.link_count > v1::kMaxLinks) {
     return absl::InternalError(absl::StrCat("dakd's ", what, " isn't this session's"));
@@ -117,18 +119,17 @@ absl::Status Session::MapPages(const std::string& control_ticket) {
   DAK_ASSIGN_OR_RETURN(std::vector<ReceivedHandle> handles, connection_->Redeem({control_ticket}, timeout()));
   for (ReceivedHandle& handle : handles) {
     if (handle.info.purpose() == v1::Handle::PURPOSE_CONTROL_PAGE) {
-      DAK_ASSIGN_OR_RETURN(
-          control_page_, device_->MapSharedPage(std::move(handle.fd), v1::kControlPageBytes, Access::kReadOnly));
+      DAK_ASSIGN_OR_RETURN(control_page_,
+                           device_->MapSharedPage(std::move(handle.fd), v1::kControlPageBytes, Access::kReadOnly));
     } else if (handle.info.purpose() == v1::Handle::PURPOSE_REPORT_PAGE) {
-      DAK_ASSIGN_OR_RETURN(
-          report_page_, device_->MapSharedPage(std::move(handle.fd), v1::kControlPageBytes, Access::kReadWrite));
+      DAK_ASSIGN_OR_RETURN(report_page_,
+                           device_->MapSharedPage(std::move(handle.fd), v1::kControlPageBytes, Access::kReadWrite));
     }
   }
   if (control_page_ == nullptr || report_page_ == nullptr) {
     return absl::InternalError("dakd sent no control page or no report page");
   }
-  DAK_RETURN_IF_ERROR(
-      CheckPage(control_page().header, v1::kControlPageMagic, opened_.session_id(), "control page"));
+  DAK_RETURN_IF_ERROR(CheckPage(control_page().header, v1::kControlPageMagic, opened_.session_id(), "control page"));
   return CheckPage(report_page().header, v1::kReportPageMagic, opened_.session_id(), "report page");
 }
 
@@ -171,7 +172,7 @@ absl::Status Session::CheckOwner() const {
   if (InOwner()) return absl::OkStatus();
   return WithDetail(absl::FailedPreconditionError(absl::StrCat("this session belongs to process ", owner_pid_,
                                                                "; a forked child must open its own")),
-                    {.field = "session", .reason = "FORKED"});
+                    Reason("session", "FORKED"));
 }
 
 absl::Duration Session::timeout() const {
@@ -183,8 +184,8 @@ absl::Duration Session::allocate_timeout() const {
 }
 
 absl::Status Session::DaemonGone() const {
-  return absl::UnavailableError(absl::StrCat("dakd at ", runtime_dir_,
-                                             " has gone away; mapped memory stays valid until the session is closed"));
+  return absl::UnavailableError(
+      absl::StrCat("dakd at ", runtime_dir_, " has gone away; mapped memory stays valid until the session is closed"));
 }
 
 bool Session::AnswerMayBeLost(const absl::Status& status) {
@@ -227,8 +228,8 @@ absl::StatusOr<v1::Plan> Session::Plan(v1::PlanPassRequest request) {
   v1::Plan plan;
   DAK_RETURN_IF_ERROR(Call(&v1::PlanService::Stub::PlanPass, request, &plan, timeout(), /*changes=*/false));
   if (plan.operations_size() != request.operations_size()) {
-    return absl::InternalError(absl::StrCat("dakd planned ", plan.operations_size(), " of ",
-                                            request.operations_size(), " operations"));
+    return absl::InternalError(
+        absl::StrCat("dakd planned ", plan.operations_size(), " of ", request.operations_size(), " operations"));
   }
   return plan;
 }

@@ -1,8 +1,8 @@
 // A session: this process's lease on the node, its mapped segments, tensors and publications.
 //
 // Concept. What the daemon grants is mapped before a call returns, and unmapped before the daemon is told that it is
-// free. Where an answer of the daemon is lost (deadline, broken connection), the books are uncertain; the next call that
-// changes them asks the daemon first what is true (Settle).
+// free. Where an answer of the daemon is lost (deadline, broken connection), the books are uncertain; the next call
+// that changes them asks the daemon first what is true (Settle).
 //
 // Ownership: owns tensors, mappings and the connection. The tensors' pointers are the C ABI's handles.
 // Thread safety: all methods may be called from any thread. Calls that talk to the daemon are serialised

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
+#include "client/src/rpc_status.h"
 #include "client/src/session.h"
 
 namespace dak::client {
@@ -15,7 +16,7 @@ namespace {
 
 absl::Status UnknownPublication(const std::string& publication) {
   return WithDetail(absl::NotFoundError(absl::StrCat("this session has no publication ", publication)),
-                    {.field = "publication", .reason = "NOT_ATTACHED"});
+                    Reason("publication", "NOT_ATTACHED"));
 }
 
 }  // namespace
@@ -32,18 +33,18 @@ absl::Status Session::CheckGroupName(const std::string& group) const {
   const auto it = publications_.find(group);
   if (it == publications_.end() || !it->second->attached) return absl::OkStatus();
   return WithDetail(absl::AlreadyExistsError(absl::StrCat("group: ", group, " names a publication attached here")),
-                    {.field = "group", .reason = "ALREADY_ATTACHED"});
+                    Reason("group", "ALREADY_ATTACHED"));
 }
 
 absl::Status Session::CheckPublicationName(const std::string& publication) const {
   if (publications_.count(publication) != 0) {
     return WithDetail(absl::AlreadyExistsError(absl::StrCat("this session has publication ", publication, " already")),
-                      {.field = "publication", .reason = "ALREADY_ATTACHED"});
+                      Reason("publication", "ALREADY_ATTACHED"));
   }
   for (const auto& [key, tensor] : by_name_) {
     if (key.first != publication) continue;
     return WithDetail(absl::AlreadyExistsError(absl::StrCat("this session has a group of its own named ", publication)),
-                      {.field = "publication", .reason = "GROUP_EXISTS"});
+                      Reason("publication", "GROUP_EXISTS"));
   }
   return absl::OkStatus();
 }
@@ -55,7 +56,7 @@ absl::Status Session::Publish(const std::string& group, const std::string& publi
   const std::vector<Tensor*> tensors = OwnTensorsOf(group);
   if (tensors.empty()) {
     return WithDetail(absl::NotFoundError(absl::StrCat("this session has no unpublished tensors in group ", group)),
-                      {.field = "group", .reason = "UNKNOWN_GROUP"});
+                      Reason("group", "UNKNOWN_GROUP"));
   }
   for (const Tensor* tensor : tensors) DAK_RETURN_IF_ERROR(tensor->CheckMapped());
   v1::PublishGroupRequest request;

@@ -18,8 +18,7 @@ absl::StatusOr<absl::flat_hash_set<uint64_t>> Session::ListOwnIds() {
   request.set_page_size(kPageSize);
   do {
     v1::ListTensorsResponse response;
-    DAK_RETURN_IF_ERROR(
-        Call(&v1::TensorService::Stub::ListTensors, request, &response, timeout(), /*changes=*/false));
+    DAK_RETURN_IF_ERROR(Call(&v1::TensorService::Stub::ListTensors, request, &response, timeout(), /*changes=*/false));
     for (const v1::Tensor& tensor : response.tensors()) {
       if (tensor.session_id() == opened_.session_id()) ids.insert(tensor.tensor_id());
     }

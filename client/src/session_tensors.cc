@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
+#include "client/src/rpc_status.h"
 #include "client/src/session.h"
 
 namespace dak::client {
@@ -29,8 +30,8 @@ absl::StatusOr<Session::SegmentTable> Session::MapGrants(
   for (const v1::SegmentGrant& grant : grants) tickets.push_back(grant.ticket());
   DAK_ASSIGN_OR_RETURN(std::vector<ReceivedHandle> handles, connection_->Redeem(tickets, timeout()));
   if (handles.size() != tickets.size()) {
-    return absl::InternalError(absl::StrCat("dakd sent ", handles.size(), " descriptors for ", tickets.size(),
-                                            " segments"));
+    return absl::InternalError(
+        absl::StrCat("dakd sent ", handles.size(), " descriptors for ", tickets.size(), " segments"));
   }
   SegmentTable mapped;
   for (int i = 0; i < grants.size(); ++i) {
@@ -43,11 +44,12 @@ absl::StatusOr<Session::SegmentTable> Session::MapGrants(
     }
     const auto kind = static_cast<HandleKind>(grant.kind());
     const Access wanted = grant.read_only() ? Access::kReadOnly : access;
-    auto mapping = device_->Map({.fd = std::move(handle.fd), .kind = kind, .tier = tier, .bytes = grant.bytes()}, wanted);
+    auto mapping =
+        device_->Map({.fd = std::move(handle.fd), .kind = kind, .tier = tier, .bytes = grant.bytes()}, wanted);
     if (!mapping.ok()) {
-      return Prefixed(absl::StrCat("mapping segment ", grant.segment_id(), " (", grant.bytes(), " bytes of ",
-                                   TierName(tier), ")"),
-                      mapping.status());
+      return Prefixed(
+          absl::StrCat("mapping segment ", grant.segment_id(), " (", grant.bytes(), " bytes of ", TierName(tier), ")"),
+          mapping.status());
     }
     KeepFromChildren(**mapping, kind);
     mapped[grant.segment_id()].mapping = *std::move(mapping);
@@ -69,9 +71,8 @@ absl::StatusOr<Session::Batch> Session::MapBatch(const google::protobuf::Repeate
   for (const v1::Tensor& proto : tensors) {
     DAK_ASSIGN_OR_RETURN(std::unique_ptr<Tensor> tensor, Tensor::Make(this, *device_, proto, mapping_of));
     // Memory of a segment that was there before has been used by this session's earlier tensors.
-    const bool reused = std::any_of(tensor->parts().begin(), tensor->parts().end(), [&](const Part& part) {
-      return batch.segments.count(part.segment_id) == 0;
-    });
+    const bool reused = std::any_of(tensor->parts().begin(), tensor->parts().end(),
+                                    [&](const Part& part) { return batch.segments.count(part.segment_id) == 0; });
     if (access == Access::kReadWrite && reused) DAK_RETURN_IF_ERROR(tensor->Clear(*device_));
     if (access == Access::kReadOnly) tensor->SetReadOnly();
     batch.tensors.push_back(std::move(tensor));
@@ -139,7 +140,7 @@ absl::Status Session::CheckFreeable(absl::Span<Tensor* const> tensors) {
     if (tensors[i]->read_only()) {
       return WithDetail(absl::FailedPreconditionError(absl::StrCat(field, ": tensor ", tensors[i]->name(),
                                                                    " is published: detach or withdraw it instead")),
-                        {.field = field, .reason = "READ_ONLY"});
+                        Reason(field, "READ_ONLY"));
     }
   }
   return absl::OkStatus();
@@ -197,7 +198,7 @@ absl::StatusOr<Tensor*> Session::Find(const std::string& group, const std::strin
   const auto it = by_name_.find({group, name});
   if (it != by_name_.end()) return it->second;
   return WithDetail(absl::NotFoundError(absl::StrCat("this session has no tensor ", name, " in group ", group)),
-                    {.field = "name", .reason = "UNKNOWN_TENSOR"});
+                    Reason("name", "UNKNOWN_TENSOR"));
 }
 
 }  // namespace dak::client

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
+#include "client/src/rpc_status.h"
 
 namespace dak::client {
 namespace {
@@ -87,7 +88,8 @@ absl::Status Tensor::CheckShape() const {
     next_row += part.rows;
   }
   if (whole && next_row == rows_) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("dakd's answer about tensor ", name_, " is wrong: its parts aren't its rows"));
+  return absl::InternalError(
+      absl::StrCat("dakd's answer about tensor ", name_, " is wrong: its parts aren't its rows"));
 }
 
 absl::Status Tensor::CheckMapped() const {
@@ -95,7 +97,7 @@ absl::Status Tensor::CheckMapped() const {
   return WithDetail(absl::FailedPreconditionError(absl::StrCat("the memory of tensor ", name_,
                                                                " was unmapped by a call that then failed; the tensor "
                                                                "can only be freed")),
-                    {.reason = "UNMAPPED"});
+                    Reason("", "UNMAPPED"));
 }
 
 absl::Status Tensor::CheckRange(uint64_t offset_bytes, uint64_t bytes) const {
@@ -104,9 +106,8 @@ absl::Status Tensor::CheckRange(uint64_t offset_bytes, uint64_t bytes) const {
   const bool offset_at_fault = offset_bytes > all;
   return WithDetail(absl::OutOfRangeError(absl::StrCat("bytes ", offset_bytes, " + ", bytes, " of tensor ", name_,
                                                        " reach past its end (it has ", all, " bytes)")),
-                    {.field = offset_at_fault ? "offset_bytes" : "bytes",
-                     .reason = "OUT_OF_RANGE",
-                     .limit = absl::StrCat("at most ", offset_at_fault ? all : all - offset_bytes)});
+                    Reason(offset_at_fault ? "offset_bytes" : "bytes", "OUT_OF_RANGE",
+                           absl::StrCat("at most ", offset_at_fault ? all : all - offset_bytes)));
 }
 
 template <typename Visit>
@@ -116,8 +117,7 @@ absl::Status Tensor::ForRange(uint64_t offset_bytes, uint64_t bytes, const Visit
     const uint64_t begin = std::max(part_begin, offset_bytes);
     const uint64_t end = std::min(part_begin + part.bytes, offset_bytes + bytes);
     if (begin < end) {
-      DAK_RETURN_IF_ERROR(
-          visit(part, part.offset_bytes + (begin - part_begin), begin - offset_bytes, end - begin));
+      DAK_RETURN_IF_ERROR(visit(part, part.offset_bytes + (begin - part_begin), begin - offset_bytes, end - begin));
     }
     part_begin += part.bytes;
   }
@@ -129,7 +129,7 @@ absl::Status Tensor::Upload(Device& device, uint64_t offset_bytes, absl::Span<co
   DAK_RETURN_IF_ERROR(CheckRange(offset_bytes, source.size()));
   if (read_only()) {
     return WithDetail(absl::FailedPreconditionError(absl::StrCat("tensor ", name_, " is published: it is read-only")),
-                      {.field = "tensor", .reason = "READ_ONLY"});
+                      Reason("tensor", "READ_ONLY"));
   }
   return ForRange(offset_bytes, source.size(), [&](const Part& part, uint64_t at, uint64_t from, uint64_t bytes) {
     return device.Upload(*part.mapping, at, source.subspan(from, bytes));

@@ -59,9 +59,9 @@ typedef enum dak_code {
 
 typedef struct dak_error {
   dak_code code;
-  char message[512]; /* for people */
-  char field[128];   /* path of the field at fault, as "tensors[3].rows"; empty where none is */
-  char reason[64];   /* stable word, as "QUOTA_EXCEEDED" */
+  char message[512];        /* for people */
+  char field[128];          /* path of the field at fault, as "tensors[3].rows"; empty where none is */
+  char reason[64];          /* stable word, as "QUOTA_EXCEEDED" */
   uint64_t shortfall_bytes; /* QUOTA_EXCEEDED, POOL_EXHAUSTED: by how much it didn't fit */
 } dak_error;
 
@@ -79,13 +79,13 @@ DAK_API const char* dak_code_name(dak_code code);
 
 typedef struct dak_session_options {
   size_t struct_size;
-  const char* runtime_dir;   /* where control.sock and handles.sock are; NULL: $DAK_RUNTIME_DIR, else /run/dak */
-  const char* name;          /* shown to people; NULL: the program's name */
-  uint32_t weight;           /* share of the link, 1 to 1000; 0: 100 */
-  uint64_t hbm_quota_bytes;  /* most that the session may hold; 0: the daemon's default */
+  const char* runtime_dir;  /* where control.sock and handles.sock are; NULL: $DAK_RUNTIME_DIR, else /run/dak */
+  const char* name;         /* shown to people; NULL: the program's name */
+  uint32_t weight;          /* share of the link, 1 to 1000; 0: 100 */
+  uint64_t hbm_quota_bytes; /* most that the session may hold; 0: the daemon's default */
   uint64_t host_quota_bytes;
   uint64_t cxl_quota_bytes;
-  uint64_t timeout_ns;       /* of every call to the daemon; 0: 10 s, for AllocateTensors 120 s */
+  uint64_t timeout_ns; /* of every call to the daemon; 0: 10 s, for AllocateTensors 120 s */
 } dak_session_options;
 
 /* Connects to dakd and opens a session. DAK_UNAVAILABLE if no daemon listens (the message names the socket),
@@ -97,14 +97,14 @@ DAK_API void dak_session_close(dak_session* session);
 typedef struct dak_session_info {
   size_t struct_size;
   uint64_t session_id;
-  char device_kind[16];    /* "cuda", "emulated" */
+  char device_kind[16]; /* "cuda", "emulated" */
   char device_name[128];
-  int32_t device_ordinal;  /* of this process's numbering; -1 for emulated */
+  int32_t device_ordinal; /* of this process's numbering; -1 for emulated */
   char daemon_version[32];
-  uint64_t window_bytes;   /* now */
+  uint64_t window_bytes; /* now */
   uint64_t plan_version;
-  uint64_t remote_bytes;   /* read from remote tiers so far */
-  int32_t connected;       /* 0 once the daemon has gone away */
+  uint64_t remote_bytes; /* read from remote tiers so far */
+  int32_t connected;     /* 0 once the daemon has gone away */
 } dak_session_info;
 DAK_API dak_code dak_session_get_info(dak_session* session, dak_session_info* info, dak_error* error);
 
@@ -114,9 +114,9 @@ typedef struct dak_tensor_spec {
   dak_data_type data_type;
   uint64_t rows;
   uint64_t cols;
-  double offload_ratio;  /* share of the rows that is remote, 0 to 1; rounded up to whole tiles */
-  dak_tier remote_tier;  /* 0: DAK_TIER_HOST */
-  uint32_t tile_rows;    /* 0: 64 */
+  double offload_ratio; /* share of the rows that is remote, 0 to 1; rounded up to whole tiles */
+  dak_tier remote_tier; /* 0: DAK_TIER_HOST */
+  uint32_t tile_rows;   /* 0: 64 */
 } dak_tensor_spec;
 
 /* Allocates and maps `count` (1 to 1024) tensors of one group, all or nothing; tensors[i] belongs to specs[i].
@@ -146,13 +146,12 @@ typedef struct dak_tensor_part {
   uint64_t first_row;
   uint64_t rows;
   uint64_t bytes;
-  uint64_t device_address;      /* what kernels use; on the emulated device a pointer of this process */
-  void* host_pointer;           /* where the CPU reaches the same bytes; NULL if it can't */
-  const void* tensor_map;       /* 128 bytes, 64-byte aligned, rebased to device_address; NULL if the part has none */
+  uint64_t device_address; /* what kernels use; on the emulated device a pointer of this process */
+  void* host_pointer;      /* where the CPU reaches the same bytes; NULL if it can't */
+  const void* tensor_map;  /* 128 bytes, 64-byte aligned, rebased to device_address; NULL if the part has none */
 } dak_tensor_part;
 /* Part `index` of the tensor, in order of rows. */
-DAK_API dak_code dak_tensor_get_part(const dak_tensor* tensor, uint32_t index, dak_tensor_part* part,
-                                     dak_error* error);
+DAK_API dak_code dak_tensor_get_part(const dak_tensor* tensor, uint32_t index, dak_tensor_part* part, dak_error* error);
 
 /* Copies `bytes` bytes, from byte `offset_bytes` of the tensor on (row-major, as if it weren't split), and waits. */
 DAK_API dak_code dak_tensor_upload(dak_tensor* tensor, uint64_t offset_bytes, const void* source, uint64_t bytes,
@@ -163,8 +162,8 @@ DAK_API dak_code dak_tensor_download(const dak_tensor* tensor, uint64_t offset_b
 DAK_API dak_code dak_tensor_verify_map(const dak_tensor* tensor, uint32_t index, dak_error* error);
 
 /* Seals a group under a name and a fingerprint; its tensors turn read-only here and outlive the session. */
-DAK_API dak_code dak_publish(dak_session* session, const char* group, const char* publication,
-                             const char* fingerprint, dak_error* error);
+DAK_API dak_code dak_publish(dak_session* session, const char* group, const char* publication, const char* fingerprint,
+                             dak_error* error);
 /* Maps a publication read-only. *tensors is an array of *count, owned by the session. fingerprint NULL: any. */
 DAK_API dak_code dak_attach(dak_session* session, const char* publication, const char* fingerprint,
                             dak_tensor* const** tensors, size_t* count, dak_error* error);
@@ -180,7 +179,7 @@ DAK_API dak_code dak_tensor_find(dak_session* session, const char* group, const 
 typedef struct dak_operation {
   size_t struct_size;
   const char* name;
-  uint64_t bytes;   /* read in one pass */
+  uint64_t bytes; /* read in one pass */
   double flops;
   double min_ratio;
   double max_ratio; /* 0 with min_ratio 0: 1 */
@@ -197,8 +196,8 @@ typedef struct dak_gemm_args {
   uint32_t batch;            /* 1 to 256 */
   void* stream;              /* CUstream; ignored on the emulated device */
 } dak_gemm_args;
-/* y = x W^T within the session's window. On cuda it is enqueued and the call returns; on the emulated device it has run,
- * in the time that the emulated link takes. DAK_INVALID_ARGUMENT names what isn't supported. */
+/* y = x W^T within the session's window. On cuda it is enqueued and the call returns; on the emulated device it has
+ * run, in the time that the emulated link takes. DAK_INVALID_ARGUMENT names what isn't supported. */
 DAK_API dak_code dak_gemm(dak_session* session, const dak_gemm_args* args, dak_error* error);
 /* Waits for everything enqueued on `stream`. A fault of a kernel shows here. */
 DAK_API dak_code dak_synchronize(dak_session* session, void* stream, dak_error* error);
