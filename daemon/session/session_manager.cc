@@ -191,6 +191,8 @@ absl::StatusOr<SessionPtr> SessionManager::Authenticate(absl::string_view token,
 
 bool SessionManager::BeginEnd(const SessionPtr& session, Ending ending) {
   absl::MutexLock lock(&mutex_);
+  // A session that is gone from the list has ended already, and its entry in endings_ with it.
+  if (!sessions_.contains(session->identity().id)) return false;
   if (!endings_.emplace(session->identity().id, ending).second) return false;
   tokens_.Erase(session->identity().token);
   return true;

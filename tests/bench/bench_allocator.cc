@@ -1,0 +1,179 @@
+// Nanoseconds per operation of the extent allocator with 10^3 to 10^6 live extents.
+//
+//   dak-bench-allocator [--benchmark_format=json] [--benchmark_filter=...]
+//
+// Every pool is aged first (its live extents are replaced four times over), so that the free space is as broken up as
+// after a long run. The pool's invariants and its books are checked before and after the timing; a failure ends the
+// bench with status 1. Timed operations are the allocator's and one look into the bench's own array of live extents.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "allocator/extent_allocator.h"
+#include "allocator/ledger.h"
+
+namespace dak {
+namespace {
+
+void Require(bool condition, const std::string& what) {
+  if (condition) return;
+  std::cerr << "dak-bench-allocator: " << what << "\n";
+  std::exit(1);
+}
+
+enum Sizes : int64_t {
+  kSpread = 0,  // 1 to 512 units, every order of magnitude as likely
+  kFew = 1,     // the eight lengths that a model's layers have: freed space mostly fits again
+};
+
+class AgedPool {
+ public:
+  AgedPool(size_t live, Sizes sizes) : sizes_(sizes) {
+    double mean = 0;
+    for (int i = 0; i < 4096; ++i) mean += static_cast<double>(NextLength()) / 4096;
+    // Half as much again as what lives in it, so that the longest lengths nearly always find room.
+    const auto capacity = static_cast<uint64_t>(mean * static_cast<double>(live) * 1.5) + 1024;
+    Require(allocator_.AddRange({0, capacity}).ok(), "the range was refused");
+    while (live_.size() < live) AllocateOne();
+    for (size_t i = 0; i < live * 4; ++i) {
+      FreeOne(PickSlot());
+      AllocateOne();
+    }
+    Check();
+  }
+
+  uint64_t NextLength() {
+    if (sizes_ == kFew) {
+      constexpr uint64_t kLengths[8] = {1, 4, 8, 16, 56, 64, 112, 250};
+      return kLengths[random_() % 8];
+    }
+    const uint64_t top = uint64_t{1} << (random_() % 10);
+    return top + random_() % top;
+  }
+  size_t PickSlot() { return random_() % live_.size(); }
+
+  void FreeOne(size_t slot) {
+    const absl::Status status = allocator_.Free(live_[slot]);
+    if (!status.ok()) Require(false, status.ToString());
+    live_[slot] = live_.back();
+    live_.pop_back();
+  }
+  void AllocateOne() {
+    absl::StatusOr<Extent> extent = allocator_.Allocate(NextLength());
+    if (!extent.ok()) Require(false, extent.status().ToString());
+    live_.push_back(extent->offset);
+  }
+
+  void Check() const {
+    const absl::Status status = allocator_.CheckInvariants();
+    Require(status.ok(), status.ToString());
+    Require(allocator_.stats().live_extents == live_.size(), "live extents were lost");
+  }
+  ExtentAllocator& allocator() { return allocator_; }
+  size_t live() const { return live_.size(); }
+
+ private:
+  Sizes sizes_;
+  ExtentAllocator allocator_;
+  std::vector<uint64_t> live_;
+  std::mt19937_64 random_{20261124};
+};
+
+// One pool per shape, aged once: Google Benchmark calls a bench several times to find its number of iterations.
+AgedPool& PoolFor(int64_t live, int64_t sizes) {
+  static std::map<std::pair<int64_t, int64_t>, std::unique_ptr<AgedPool>> pools;
+  std::unique_ptr<AgedPool>& pool = pools[{live, sizes}];
+  if (pool == nullptr) pool = std::make_unique<AgedPool>(static_cast<size_t>(live), static_cast<Sizes>(sizes));
+  return *pool;
+}
+
+void Report(benchmark::State& state, const AgedPool& pool, ExtentAllocator::Stats stats, uint64_t operations) {
+  pool.Check();
+  state.SetItemsProcessed(static_cast<int64_t>(operations));
+  state.counters["ns_per_op"] = benchmark::Counter(static_cast<double>(operations) * 1e-9,
+                                                   benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  state.counters["free_extents"] = static_cast<double>(stats.free_extents);
+  state.counters["fragmentation"] = stats.fragmentation();
+}
+
+void BM_FreeThenAllocate(benchmark::State& state) {
+  AgedPool& pool = PoolFor(state.range(0), state.range(1));
+  for (auto _ : state) {
+    pool.FreeOne(pool.PickSlot());
+    pool.AllocateOne();
+  }
+  Report(state, pool, pool.allocator().stats(), 2 * static_cast<uint64_t>(state.iterations()));
+}
+
+// A sixteenth of all extents freed, then as many allocated; only one half of it on the clock.
+template <bool kTimeFree>
+void BM_OneSide(benchmark::State& state) {
+  using Clock = std::chrono::steady_clock;
+  AgedPool& pool = PoolFor(state.range(0), state.range(1));
+  const size_t batch = std::max<size_t>(pool.live() / 16, 1);
+  uint64_t operations = 0;
+  for (auto _ : state) {
+    const auto start = Clock::now();
+    for (size_t i = 0; i < batch; ++i) pool.FreeOne(pool.PickSlot());
+    const auto middle = Clock::now();
+    for (size_t i = 0; i < batch; ++i) pool.AllocateOne();
+    const auto end = Clock::now();
+    const auto timed = kTimeFree ? middle - start : end - middle;
+    state.SetIterationTime(std::chrono::duration<double>(timed).count());
+    operations += batch;
+  }
+  Report(state, pool, pool.allocator().stats(), operations);
+}
+void BM_Free(benchmark::State& state) { BM_OneSide<true>(state); }
+void BM_Allocate(benchmark::State& state) { BM_OneSide<false>(state); }
+
+void BM_Stats(benchmark::State& state) {
+  AgedPool& pool = PoolFor(state.range(0), state.range(1));
+  for (auto _ : state) benchmark::DoNotOptimize(pool.allocator().stats());
+  Report(state, pool, pool.allocator().stats(), static_cast<uint64_t>(state.iterations()));
+}
+
+void BM_LedgerReserveCommitRelease(benchmark::State& state) {
+  Ledger ledger({uint64_t{80} << 30, uint64_t{512} << 30, 0});
+  const auto sessions = static_cast<uint64_t>(state.range(0));
+  for (uint64_t id = 1; id <= sessions; ++id) {
+    Require(ledger.OpenSession(id, {kNoLimit, kNoLimit, kNoLimit}).ok(), "the session was refused");
+  }
+  uint64_t id = 1;
+  for (auto _ : state) {
+    absl::StatusOr<Reservation> reservation = ledger.Reserve(id, Tier::kHost, kGranuleBytes);
+    Require(reservation.ok(), "the reservation was refused");
+    reservation->Commit();
+    Require(ledger.Release(id, Tier::kHost, kGranuleBytes).ok(), "the release was refused");
+    id = id == sessions ? 1 : id + 1;
+  }
+  Require(ledger.CheckInvariants().ok() && ledger.Pools()[1].session_bytes == 0, "the ledger's books are wrong");
+  state.SetItemsProcessed(static_cast<int64_t>(state.iterations()));
+}
+
+void Shapes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"live", "few_sizes"});
+  for (int64_t sizes : {kSpread, kFew}) {
+    for (int64_t live : {1'000, 10'000, 100'000, 1'000'000}) bench->Args({live, sizes});
+  }
+}
+
+BENCHMARK(BM_FreeThenAllocate)->Apply(Shapes);
+BENCHMARK(BM_Free)->Apply(Shapes)->UseManualTime();
+BENCHMARK(BM_Allocate)->Apply(Shapes)->UseManualTime();
+BENCHMARK(BM_Stats)->ArgNames({"live", "few_sizes"})->Args({1'000, kSpread})->Args({1'000'000, kSpread});
+BENCHMARK(BM_LedgerReserveCommitRelease)->ArgName("sessions")->Arg(1)->Arg(64);
+
+}  // namespace
+}  // namespace dak
+
+BENCHMARK_MAIN();
