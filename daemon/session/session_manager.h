@@ -24,19 +24,13 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "daemon/congestion_loop.h"
+#include "daemon/session/peer.h"
 #include "daemon/session/secret.h"
 #include "daemon/session/session.h"
 
 namespace dak::daemon {
 
 using SessionPtr = std::shared_ptr<Session>;
-
-// Who is at the other end of a socket, as the kernel said at connect or accept.
-struct Peer {
-  int32_t pid = 0;
-  uint32_t uid = 0;
-  uint32_t gid = 0;
-};
 
 struct OpenRequest {
   std::string connection_ticket;
