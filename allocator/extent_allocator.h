@@ -40,12 +40,15 @@ class ExtentAllocator {
     }
   };
 
+  // No range may end after this many units: 2 bits of a length are the allocator's own.
+  static constexpr uint64_t kMostUnits = (uint64_t{1} << 62) - 1;
+
   ExtentAllocator();
   ~ExtentAllocator();
   ExtentAllocator(ExtentAllocator&&) noexcept;
   ExtentAllocator& operator=(ExtentAllocator&&) noexcept;
 
-  // Adds a free range. INVALID_ARGUMENT if it is empty, overflows or overlaps one that is there.
+  // Adds a free range. INVALID_ARGUMENT if it is empty, ends past kMostUnits or overlaps one that is there.
   absl::Status AddRange(Extent range);
   // Removes a range that is wholly free. FAILED_PRECONDITION if something in it is live, NOT_FOUND if there is none.
   absl::Status RemoveRange(uint64_t offset);
@@ -64,6 +67,7 @@ class ExtentAllocator {
   absl::Status CheckInvariants() const;
 
  private:
+  friend class ExtentAllocatorPeer;  // tests of CheckInvariants
   struct Rep;
   std::unique_ptr<Rep> rep_;
 };

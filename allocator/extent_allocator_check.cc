@@ -1,14 +1,10 @@
-#include <optional>
-#include <string>
-
 #include "absl/strings/str_cat.h"
+#include "allocator/base/status_macros.h"
 #include "allocator/extent_allocator.h"
 #include "allocator/extent_allocator_rep.h"
 
 namespace dak {
 namespace {
-
-using internal::ExtentEntry;
 
 absl::Status Broken(absl::string_view what, uint64_t offset) {
   return absl::InternalError(absl::StrCat(what, " at ", offset));
@@ -22,65 +18,58 @@ struct Totals {
   uint64_t free_extents = 0;
 };
 
-absl::Status CheckRange(const ExtentAllocator::Stats& stats, uint64_t offset, uint64_t length,
-                        const internal::ExtentTable& extents,
-                        const absl::btree_set<std::pair<uint64_t, uint64_t>>& by_size, Totals* totals) {
-  uint64_t at = offset;
-  uint64_t previous_length = 0;
+// Walks one range; `*extent` starts at what must be its first extent and ends after its last.
+template <typename Position, typename SizeIndex>
+absl::Status CheckRange(uint64_t range_offset, uint64_t range_length, const SizeIndex& by_size, Position* extent,
+                        Totals* totals) {
   bool previous_free = false;
-  while (at - offset < length) {
-    const ExtentEntry* extent = extents.Find(at);
-    if (extent == nullptr) return Broken("range has a gap", at);
-    if (extent->length > length - (at - offset)) return Broken("extent passes its range's end", at);
-    if (extent->previous_length != previous_length) return Broken("wrong length of the extent before", at);
-    if (extent->is_last != (at - offset + extent->length == length)) return Broken("wrong mark of the last extent", at);
-    if (extent->is_free) {
+  for (uint64_t at = range_offset; at - range_offset < range_length; *extent = extent->Next()) {
+    if (extent->at_end() || extent->key() > at) return Broken("range has a gap", at);
+    if (extent->key() < at) return Broken("extent lies outside of all ranges", extent->key());
+    const ExtentInfo info = extent->value();
+    if (info.length == 0) return Broken("extent is empty", at);
+    if (info.length > range_length - (at - range_offset)) return Broken("extent passes its range's end", at);
+    if (info.is_first != (at == range_offset)) return Broken("wrong mark of a range's first extent", at);
+    if (info.is_free) {
       if (previous_free) return Broken("two free extents touch", at);
-      if (!by_size.contains({extent->length, at})) return Broken("free extent isn't in the order of sizes", at);
-      if (extent->length > stats.largest_free) return Broken("free extent is larger than the largest", at);
-      totals->free += extent->length;
+      if (by_size.Find(MakeSizeKey(info.length, at)).at_end()) {
+        return Broken("free extent isn't in the order of sizes", at);
+      }
+      totals->free += info.length;
       ++totals->free_extents;
     }
     ++totals->extents;
-    previous_free = extent->is_free;
-    previous_length = extent->length;
-    at += extent->length;
+    previous_free = info.is_free;
+    at += info.length;
   }
-  totals->capacity += length;
+  totals->capacity += range_length;
   return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::Status ExtentAllocator::CheckInvariants() const {
+  if (const char* fault = rep_->extents.FindFault()) return absl::InternalError(absl::StrCat("by offset: ", fault));
+  if (const char* fault = rep_->by_size.FindFault()) return absl::InternalError(absl::StrCat("by size: ", fault));
+
   Totals totals;
-  uint64_t range_end = 0;
-  const Stats now = stats();
+  uint64_t previous_end = 0;
+  auto extent = rep_->extents.First();
   for (const auto& [offset, length] : rep_->ranges) {
-    if (length == 0) return Broken("range is empty", offset);
-    if (offset < range_end) return Broken("ranges overlap", offset);
-    if (absl::Status status = CheckRange(now, offset, length, rep_->extents, rep_->by_size, &totals); !status.ok()) {
-      return status;
+    if (length == 0 || length > kMostUnits || offset > kMostUnits - length) {
+      return Broken("range is out of bounds", offset);
     }
-    range_end = offset + length;
+    if (offset < previous_end) return Broken("range overlaps the one before", offset);
+    DAK_RETURN_IF_ERROR(CheckRange(offset, length, rep_->by_size, &extent, &totals));
+    previous_end = offset + length;
   }
-  std::optional<uint64_t> lost;
-  uint64_t seen = 0;
-  rep_->extents.ForEach([&](const ExtentEntry& extent) {
-    ++seen;
-    if (rep_->extents.Find(extent.offset) != &extent) lost = extent.offset;
-  });
-  if (lost.has_value()) return Broken("extent can't be found by its offset", *lost);
-  if (seen != rep_->extents.size()) return absl::InternalError("the table's size isn't its number of extents");
-  if (totals.extents != seen) return absl::InternalError("an extent lies outside all ranges");
+  if (!extent.at_end()) return Broken("extent lies outside of all ranges", extent.key());
+  // Every free extent is in the order of sizes, so equal numbers mean that nothing else is.
   if (totals.free_extents != rep_->by_size.size()) {
     return absl::InternalError("the order of sizes holds something that isn't free");
   }
   if (totals.capacity != rep_->capacity) return absl::InternalError("capacity isn't the sum of the ranges");
   if (totals.free != rep_->free) return absl::InternalError("free isn't the sum of the free extents");
-  if (now.live_extents != totals.extents - totals.free_extents || now.ranges != rep_->ranges.size()) {
-    return absl::InternalError("stats don't add up");
-  }
   return absl::OkStatus();
 }
 
