@@ -6,8 +6,10 @@
 #define DAK_ALLOCATOR_INDEX_NODE_H_
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace dak::internal {
 
@@ -21,15 +23,12 @@ struct alignas(64) IndexNode {
 
   // How many keys are below `key`.
   int CountBelow(const Key& key) const {
-    int below = 0;
-    for (int half = kCapacity / 2; half >= 1; half /= 2) below += keys[below + half - 1] < key ? half : 0;
+    const int below = Narrow([this, &key](int i) { return keys[i - 1] < key; });
     return below + (keys[below] < key ? 1 : 0);
   }
   // The last child whose separator isn't above `key`; the first child's separator counts as below all.
   int ChildFor(const Key& key) const {
-    int child = 0;
-    for (int half = kCapacity / 2; half >= 1; half /= 2) child += keys[child + half] <= key ? half : 0;
-    return child;
+    return Narrow([this, &key](int i) { return keys[i] <= key; });
   }
   void Prefetch() const {
     const auto* bytes = reinterpret_cast<const char*>(this);
@@ -38,37 +37,32 @@ struct alignas(64) IndexNode {
 
   void InsertAt(int slot, const Key& key, const Payload& value) {
     std::copy_backward(keys + slot, keys + count, keys + count + 1);
-    std::copy_backward(payload + slot, payload + count, payload + count + 1);
     keys[slot] = key;
-    payload[slot] = value;
+    if constexpr (kHasPayload) {
+      std::copy_backward(payload + slot, payload + count, payload + count + 1);
+      payload[slot] = value;
+    }
     ++count;
   }
-  void EraseAt(int slot) {
-    std::copy(keys + slot + 1, keys + count, keys + slot);
-    std::copy(payload + slot + 1, payload + count, payload + slot);
-    --count;
-    keys[count] = kNoKey;
-  }
+  void EraseAt(int slot) { CloseGap(slot, slot + 1); }
   // Moves the entries from `from` on to the front of `right`, which follows this node.
   void MoveTail(int from, IndexNode* right) {
     const int moved = count - from;
     std::copy_backward(right->keys, right->keys + right->count, right->keys + right->count + moved);
-    std::copy_backward(right->payload, right->payload + right->count, right->payload + right->count + moved);
     std::copy(keys + from, keys + count, right->keys);
-    std::copy(payload + from, payload + count, right->payload);
-    std::fill(keys + from, keys + count, kNoKey);
+    if constexpr (kHasPayload) {
+      std::copy_backward(right->payload, right->payload + right->count, right->payload + right->count + moved);
+      std::copy(payload + from, payload + count, right->payload);
+    }
     right->count += moved;
-    count = from;
+    CloseGap(from, count);
   }
   // Moves the first `moved` entries of `right` to the end of this node.
   void TakeHead(int moved, IndexNode* right) {
     std::copy(right->keys, right->keys + moved, keys + count);
-    std::copy(right->payload, right->payload + moved, payload + count);
-    std::copy(right->keys + moved, right->keys + right->count, right->keys);
-    std::copy(right->payload + moved, right->payload + right->count, right->payload);
-    std::fill(right->keys + right->count - moved, right->keys + right->count, kNoKey);
-    right->count -= moved;
+    if constexpr (kHasPayload) std::copy(right->payload, right->payload + moved, payload + count);
     count += moved;
+    right->CloseGap(0, moved);
   }
   // Evens out two neighbours; false if all went into this one. A melted node is at most three quarters full, so that
   // the next insertions don't split it again.
@@ -88,8 +82,37 @@ struct alignas(64) IndexNode {
   }
 
   Key keys[kCapacity];
-  Payload payload[kCapacity];
+  static constexpr bool kHasPayload = !std::is_empty_v<Payload>;
+  Payload payload[kHasPayload ? kCapacity : 1];
   int count = 0;
+
+ private:
+  // Drops the entries in [from, to).
+  void CloseGap(int from, int to) {
+    std::copy(keys + to, keys + count, keys + from);
+    if constexpr (kHasPayload) std::copy(payload + to, payload + count, payload + from);
+    const int left = count - (to - from);
+    std::fill(keys + left, keys + count, kNoKey);
+    count = left;
+  }
+  // The largest i below kCapacity for which `holds(i)`, where it holds up to some i and not after; 0 if it never does.
+  // Four-way: three comparisons that don't wait for each other cost little more than one.
+  template <typename Predicate>
+  static int Narrow(Predicate holds) {
+    int found = 0;
+    int step = kCapacity;
+    if constexpr (kOddPower) {
+      step /= 2;
+      found += holds(step) ? step : 0;
+    }
+#pragma GCC unroll 4
+    while (step > 1) {
+      step /= 4;
+      found += step * (int{holds(found + step)} + int{holds(found + 2 * step)} + int{holds(found + 3 * step)});
+    }
+    return found;
+  }
+  static constexpr bool kOddPower = std::countr_zero(static_cast<unsigned>(kCapacity)) % 2 == 1;
 };
 
 }  // namespace dak::internal

@@ -6,6 +6,9 @@
 // find, insert and erase are O(log n). The next level's node is fetched whole before it is searched: with many
 // entries, one leaf out of the cache is what an operation costs.
 //
+// The lowest kTagBits of a key are no part of the order: no two entries differ only there, and an entry's tag may be
+// changed in place. Find() wants the right tag.
+//
 // Internal to the allocator. Thread safety: none. A Position holds until the next Insert or Erase.
 #ifndef DAK_ALLOCATOR_ORDERED_INDEX_H_
 #define DAK_ALLOCATOR_ORDERED_INDEX_H_
@@ -18,7 +21,7 @@
 
 namespace dak::internal {
 
-template <typename Key, typename Value, int kLeafCapacity, int kInnerCapacity>
+template <typename Key, typename Value, int kLeafCapacity, int kInnerCapacity, int kTagBits = 0>
 class OrderedIndex {
   struct Leaf : IndexNode<Key, Value, kLeafCapacity> {
     Leaf* next = nullptr;
@@ -33,9 +36,12 @@ class OrderedIndex {
   // An entry, or the end.
   class Position {
    public:
+    Position() = default;  // the end
     bool at_end() const { return leaf_ == nullptr; }
     const Key& key() const { return leaf_->keys[slot_]; }
     Value& value() const { return leaf_->payload[slot_]; }
+    // Precondition: `key` differs from the entry's key only in its tag.
+    void Retag(const Key& key) const { leaf_->keys[slot_] = key; }
     // The neighbours in key order; at_end() past the first or the last.
     Position Next() const {
       return slot_ + 1 < leaf_->count ? Position(leaf_, slot_ + 1)
@@ -50,7 +56,6 @@ class OrderedIndex {
 
    private:
     friend class OrderedIndex;
-    Position() = default;
     Position(Leaf* leaf, int slot) : leaf_(leaf), slot_(slot) {}
     Leaf* leaf_ = nullptr;
     int slot_ = 0;
@@ -62,7 +67,6 @@ class OrderedIndex {
 
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
-  Position End() const { return Position(); }
   Position First() const { return empty() ? Position() : Position(first_, 0); }
   Position Last() const { return empty() ? Position() : Position(last_, last_->count - 1); }
 
@@ -86,6 +90,23 @@ class OrderedIndex {
     Leaf* leaf = LeafOf(key, &path);
     if (leaf->count == kLeafCapacity) leaf = SplitLeaf(leaf, key, path);
     leaf->InsertAt(leaf->CountBelow(key), key, value);
+  }
+
+  // The same, given an entry whose key is the next lower one or close to it: saves the way down if that entry's leaf
+  // is where `key` belongs.
+  void InsertNear(Position lower, Key key, Value value) {
+    Leaf* leaf = lower.leaf_;
+    // A larger key in the leaf means that no separator lies between.
+    if (leaf->count == kLeafCapacity || leaf->keys[leaf->count - 1] < key) return Insert(key, value);
+    ++size_;
+    leaf->InsertAt(leaf->CountBelow(key), key, value);
+  }
+
+  // Erases an entry: saves the way down if its leaf can spare it.
+  void EraseAt(Position entry) {
+    if (depth_ > 0 && entry.leaf_->count == Leaf::kLeast) return Erase(entry.key());
+    --size_;
+    entry.leaf_->EraseAt(entry.slot_);
   }
 
   // Precondition: an entry has this key.
@@ -127,7 +148,7 @@ class OrderedIndex {
     right->next = leaf->next;
     (leaf->next != nullptr ? leaf->next->previous : last_) = right;
     leaf->next = right;
-    const Key separator = right->keys[0];
+    const Key separator = SeparatorBefore(right);
     AddChild(path, depth_ - 1, separator, right);
     return key < separator ? leaf : right;
   }
@@ -160,7 +181,7 @@ class OrderedIndex {
     auto* left = static_cast<Leaf*>(parent->payload[left_slot]);
     auto* right = static_cast<Leaf*>(parent->payload[left_slot + 1]);
     if (left->Balance(right)) {
-      parent->keys[left_slot + 1] = right->keys[0];
+      parent->keys[left_slot + 1] = SeparatorBefore(right);
       return;
     }
     left->next = right->next;
@@ -195,6 +216,7 @@ class OrderedIndex {
     MendInner(path, level - 1);
   }
 
+  static Key SeparatorBefore(const Leaf* leaf) { return leaf->keys[0] >> kTagBits << kTagBits; }
   static int LeftOfPair(const Inner* parent, int slot) { return slot + 1 < parent->count ? slot : slot - 1; }
 
   struct Walk;

@@ -8,8 +8,8 @@
 
 namespace dak::internal {
 
-template <typename Key, typename Value, int kLeafCapacity, int kInnerCapacity>
-struct OrderedIndex<Key, Value, kLeafCapacity, kInnerCapacity>::Walk {
+template <typename Key, typename Value, int kLeafCapacity, int kInnerCapacity, int kTagBits>
+struct OrderedIndex<Key, Value, kLeafCapacity, kInnerCapacity, kTagBits>::Walk {
   const OrderedIndex& index;
   const Leaf* previous = nullptr;
   size_t entries = 0;
@@ -45,7 +45,7 @@ struct OrderedIndex<Key, Value, kLeafCapacity, kInnerCapacity>::Walk {
     if ((previous == nullptr ? index.first_ : previous->next) != &leaf) return "a leaf's link forward is wrong";
     for (int i = 0; i < leaf.count; ++i) {
       if (leaf.keys[i] < low || !(leaf.keys[i] < high)) return "a key is on the wrong side of a separator";
-      if (i > 0 && !(leaf.keys[i - 1] < leaf.keys[i])) return "keys are out of order";
+      if (i > 0 && !(leaf.keys[i - 1] >> kTagBits < leaf.keys[i] >> kTagBits)) return "keys are out of order";
     }
     entries += static_cast<size_t>(leaf.count);
     previous = &leaf;
@@ -53,8 +53,8 @@ struct OrderedIndex<Key, Value, kLeafCapacity, kInnerCapacity>::Walk {
   }
 };
 
-template <typename Key, typename Value, int kLeafCapacity, int kInnerCapacity>
-const char* OrderedIndex<Key, Value, kLeafCapacity, kInnerCapacity>::FindFault() const {
+template <typename Key, typename Value, int kLeafCapacity, int kInnerCapacity, int kTagBits>
+const char* OrderedIndex<Key, Value, kLeafCapacity, kInnerCapacity, kTagBits>::FindFault() const {
   Walk walk{*this};
   if (const char* fault = walk.Visit(root_, 0, Key{0}, kNoKey)) return fault;
   if (walk.previous != last_ || last_->next != nullptr) return "the last leaf isn't the last";
