@@ -96,7 +96,6 @@ void CongestionLoop::TickOnce(uint64_t now_ns) {
     for (uint32_t link = 0; link < controllers_.size(); ++link) TickLink(link, now_ns, elapsed_ns, &violations);
   }
   for (const Violation& violation : violations) {
-    metrics_->CountWindowViolation(violation.session_id, violation.name);
     events_->Append(v1::Event::WINDOW_VIOLATED, violation.session_id, violation.name, violation.message);
   }
 }
@@ -128,7 +127,8 @@ void CongestionLoop::TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_n
     if (state.round_trip_ns > 0) metrics_->ObserveRoundTrip(link, state.round_trip_ns / 1e9);
     Entry& entry = sessions_[state.session_id];
     PerLink& own = entry.links[link];
-    // Once for each time that it starts, not for each interval that it lasts.
+    if (state.violating) metrics_->CountWindowViolation(state.session_id, entry.name);
+    // An event for each time that it starts, not for each interval that it lasts.
     if (state.violating && !own.violating) {
       violations->push_back({state.session_id, entry.name,
                              absl::StrCat("link ", link, ": ", own.last.inflight_bytes, " bytes in flight, window ",

@@ -29,7 +29,7 @@ struct HandleGrant {
   HandleKind kind = HandleKind::kMemfd;
   uint64_t bytes = 0;
   bool read_only = false;
-  UniqueFd fd;
+  UniqueFd fd = UniqueFd();
 };
 
 class TicketBook {
