@@ -8,7 +8,10 @@
 // Thread safety: all methods may be called from any thread. The snapshot function is called from the HTTP server's
 // threads and must lock for itself.
 // Errors: Serve is UNAVAILABLE if the address can't be bound (the message names it), INVALID_ARGUMENT if it is no
-// host:port.
+// host:port, FAILED_PRECONDITION if it serves already.
+//
+// Cardinality: label values from outside are cut to 128 printable characters; at most 1024 sessions have series of their
+// own; each counted family admits a fixed number of label sets and counts the rest under "other".
 #ifndef DAK_MONITORING_METRICS_H_
 #define DAK_MONITORING_METRICS_H_
 
@@ -40,7 +43,7 @@ struct SessionSample {
   std::array<uint64_t, kTierCount> used_bytes{};
   std::array<uint64_t, kTierCount> limit_bytes{};  // kNoLimit: no series
   uint64_t tensor_count = 0;
-  uint64_t remote_bytes = 0;       // counter
+  uint64_t remote_bytes = 0;  // counter
   double remote_bytes_per_s = 0;
   uint64_t window_bytes = 0;
   uint64_t inflight_peak_bytes = 0;
@@ -74,7 +77,7 @@ class Metrics {
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
-  // Serves GET /metrics at "host:port"; port 0 picks one.
+  // Serves GET /metrics and GET /healthz at "host:port"; port 0 picks one.
   absl::Status Serve(const std::string& address);
   // "host:port" as bound; empty if not serving.
   std::string address() const;
@@ -88,6 +91,7 @@ class Metrics {
   void CountEvent(const std::string& type);
   // Mean round trip of one session's remote reads over a controller interval.
   void ObserveRoundTrip(uint32_t link, double seconds);
+  // One controller interval in which the session read past its window.
   void CountWindowViolation(uint64_t session_id, const std::string& name);
 
   // The text that a scrape would return now.
