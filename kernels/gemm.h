@@ -70,8 +70,8 @@ absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int device_ordi
 struct GemmReferenceStats {
   uint64_t remote_bytes = 0;
   uint64_t round_trips = 0;
-  double round_trip_ns = 0;        // sum
-  double modelled_seconds = 0;     // of the whole operation: the slower of the two sides
+  double round_trip_ns = 0;     // sum
+  double modelled_seconds = 0;  // of the whole operation: the slower of the two sides
   uint64_t inflight_peak_bytes = 0;
 };
 

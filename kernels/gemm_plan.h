@@ -1,0 +1,65 @@
+// Which tiles and how many CTAs a decode GEMM runs with: a model, not constants tuned for one shape.
+//
+// A CTA of the *local* kind streams W's rows in HBM, one of the *remote* kind W's remote rows. Work is counted in
+// chunks, kChunkColumns columns of one tile's rows; the CTAs of a kind get equal, contiguous ranges of chunks
+// (stream-K), so that every SM is busy whatever n and k are. A tile that several CTAs share is summed up at its end.
+//
+// How many CTAs are remote: the link is full with LinkTraits::window_bytes in flight, and few CTAs hold that much.
+// Where the remote side is the longer one, the remote CTAs must fill the link; where it is the shorter one, they must
+// only be done when the local side is, and the other SMs stream HBM.
+//
+// Pure functions on values; also used by the CPU reference's tests. Units in names.
+#ifndef DAK_KERNELS_GEMM_PLAN_H_
+#define DAK_KERNELS_GEMM_PLAN_H_
+
+#include <cstdint>
+
+namespace dak::kernels {
+
+inline constexpr uint32_t kBoxRows = 64;       // of one TMA box, and of one matrix instruction
+inline constexpr uint32_t kChunkColumns = 64;  // 128 bytes of 16-bit elements: the swizzle's width
+inline constexpr uint32_t kBoxBytes = kBoxRows * kChunkColumns * 2;
+inline constexpr uint32_t kMaxBatch = 256;
+inline constexpr uint32_t kMaxRemoteCtas = 64;  // one bit each in a 64-bit word
+
+struct DeviceTraits {
+  uint32_t multiprocessors = 132;
+  double hbm_bytes_per_s = 2.99e12;
+  // CTAs that run at once in clusters of 2 and of 4; fewer than the SMs where a GPC's SMs don't divide.
+  uint32_t cluster2_ctas = 132;
+  uint32_t cluster4_ctas = 128;
+};
+
+struct LinkTraits {
+  double bytes_per_s = 51.1e9;
+  double round_trip_s = 1.8e-6;   // unloaded
+  double window_bytes = 184'000;  // expected; the kernel obeys the real one
+};
+
+struct GemmPlan {
+  uint32_t batch_tile = 0;   // columns of the matrix instruction: 8, 16, 32, 64, 128 or 256
+  uint32_t row_boxes = 0;    // boxes of 64 rows in a local CTA's tile, a consumer warpgroup each: 1 or 2
+  uint32_t cluster = 0;      // CTAs that share x by multicast: 1, 2 or 4
+  uint32_t remote_ctas = 0;  // a multiple of `cluster`
+  uint32_t local_ctas = 0;   // likewise
+};
+
+// `batch` 1 to kMaxBatch, `n`, `k` at least 1, `local_rows` at most n.
+GemmPlan PlanGemm(uint32_t batch, uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& device,
+                  const LinkTraits& link);
+
+constexpr uint64_t DivideUp(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
+
+// Chunks of the local part in one unit of its division among clusters: tiles of cluster x row_boxes boxes.
+constexpr uint64_t LocalChunks(uint64_t local_rows, uint64_t k, const GemmPlan& plan) {
+  return DivideUp(local_rows, uint64_t{plan.cluster} * plan.row_boxes * kBoxRows) * DivideUp(k, kChunkColumns);
+}
+
+// Chunks of the remote part, whose tiles are one box high so that a window is cut in small pieces.
+constexpr uint64_t RemoteChunks(uint64_t remote_rows, uint64_t k) {
+  return DivideUp(remote_rows, kBoxRows) * DivideUp(k, kChunkColumns);
+}
+
+}  // namespace dak::kernels
+
+#endif  // DAK_KERNELS_GEMM_PLAN_H_

@@ -1,0 +1,192 @@
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "allocator/base/error_detail.h"
+#include "allocator/base/status_macros.h"
+#include "kernels/gemm.h"
+#include "kernels/gemm_launch.h"
+#include "kernels/gemm_operands.h"
+
+namespace dak::kernels {
+namespace {
+
+absl::Status FromCuda(cudaError_t error, absl::string_view what) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  return WithDetail(absl::InternalError(absl::StrCat(what, ": ", cudaGetErrorName(error), " (", static_cast<int>(error),
+                                                     "), ", cudaGetErrorString(error))),
+                    {.field = {}, .reason = "DRIVER_ERROR", .limit = {}});
+}
+
+struct CudaFree {
+  void operator()(void* memory) const { cudaFree(memory); }
+};
+template <class T>
+using DeviceArray = std::unique_ptr<T, CudaFree>;
+
+// `count` zeroed elements of device memory.
+template <class T>
+absl::StatusOr<DeviceArray<T>> AllocateZeroed(size_t count) {
+  void* memory = nullptr;
+  DAK_RETURN_IF_ERROR(FromCuda(cudaMalloc(&memory, count * sizeof(T)), "cudaMalloc"));
+  DeviceArray<T> array(static_cast<T*>(memory));
+  DAK_RETURN_IF_ERROR(FromCuda(cudaMemset(memory, 0, count * sizeof(T)), "cudaMemset"));
+  return array;
+}
+
+// Makes a device current for a scope.
+class ScopedDevice {
+ public:
+  explicit ScopedDevice(int ordinal) {
+    cudaGetDevice(&previous_);
+    if (previous_ != ordinal) error_ = cudaSetDevice(ordinal);
+  }
+  ~ScopedDevice() { cudaSetDevice(previous_); }
+  ScopedDevice(const ScopedDevice&) = delete;
+  ScopedDevice& operator=(const ScopedDevice&) = delete;
+  cudaError_t error() const { return error_; }
+
+ private:
+  int previous_ = 0;
+  cudaError_t error_ = cudaSuccess;
+};
+
+// Encoded maps of x by what they were encoded from: engines reuse few activation buffers.
+class XMaps {
+ public:
+  absl::StatusOr<CUtensorMap> Get(const void* x, bool f16, uint32_t batch, uint64_t k, uint32_t box_rows) {
+    const Key key{x, f16, batch, k, box_rows};
+    for (const Entry& entry : entries_) {
+      if (entry.key == key) return entry.map;
+    }
+    Entry& entry = entries_[next_];
+    entry.key = {};
+    DAK_RETURN_IF_ERROR(FromCuda(EncodeMatrix(&entry.map, x, f16, batch, k, box_rows), "cuTensorMapEncodeTiled"));
+    entry.key = key;
+    next_ = (next_ + 1) % entries_.size();
+    return entry.map;
+  }
+
+ private:
+  struct Key {
+    const void* x = nullptr;
+    bool f16 = false;
+    uint32_t batch = 0;
+    uint64_t k = 0;
+    uint32_t box_rows = 0;
+    bool operator==(const Key&) const = default;
+  };
+  struct Entry {
+    Key key;
+    CUtensorMap map;
+  };
+  std::array<Entry, 16> entries_{};
+  size_t next_ = 0;
+};
+
+struct AddressRange {
+  uint64_t begin = 0;
+  uint64_t end = 0;
+  bool Overlaps(const AddressRange& other) const { return begin < other.end && other.begin < end; }
+};
+
+class CudaGemmRunner final : public GemmRunner {
+ public:
+  static absl::StatusOr<std::unique_ptr<GemmRunner>> Create(int ordinal) {
+    ScopedDevice device(ordinal);
+    DAK_RETURN_IF_ERROR(FromCuda(device.error(), "cudaSetDevice"));
+    auto runner = std::unique_ptr<CudaGemmRunner>(new CudaGemmRunner(ordinal));
+    DAK_RETURN_IF_ERROR(runner->Initialise());
+    return runner;
+  }
+
+  absl::Status Launch(const GemmShape& shape, const GemmOperands& operands, const LinkView& link,
+                      void* stream) override {
+    DAK_RETURN_IF_ERROR(CheckGemm(shape));
+    DAK_RETURN_IF_ERROR(CheckOperands(shape, operands, /*need_maps=*/true));
+    ScopedDevice device(ordinal_);
+    DAK_RETURN_IF_ERROR(FromCuda(device.error(), "cudaSetDevice"));
+    DecodeLaunch launch;
+    launch.batch = shape.batch;
+    launch.n = shape.n;
+    launch.k = shape.k;
+    launch.local_rows = shape.local_rows;
+    launch.f16 = shape.element == ElementType::kF16;
+    launch.plan = PlanGemm(shape.batch, shape.n, shape.k, shape.local_rows, traits_, LinkTraits{});
+    DAK_ASSIGN_OR_RETURN(launch.x_map, x_maps_.Get(reinterpret_cast<const void*>(operands.x), launch.f16, shape.batch,
+                                                   shape.k, launch.plan.batch_tile / launch.plan.cluster));
+    static_assert(sizeof(CUtensorMap) == sizeof(TensorMap));
+    if (operands.w_local_map != nullptr) std::memcpy(&launch.w_local_map, operands.w_local_map, sizeof(TensorMap));
+    if (operands.w_remote_map != nullptr) std::memcpy(&launch.w_remote_map, operands.w_remote_map, sizeof(TensorMap));
+    launch.y = reinterpret_cast<void*>(operands.y);
+    launch.control = link.control;
+    launch.report = link.report;
+    launch.workspace = {link_.get(), arrivals_.get(), partials_.get()};
+    launch.ns_per_clock = ns_per_clock_;
+    launch.overlap_previous = MayOverlap(shape, operands);
+    return FromCuda(LaunchDecodeGemm(launch, static_cast<cudaStream_t>(stream)), "launching the decode GEMM");
+  }
+
+ private:
+  explicit CudaGemmRunner(int ordinal) : ordinal_(ordinal) {}
+
+  absl::Status Initialise() {
+    int major = 0;
+    int minor = 0;
+    int multiprocessors = 0;
+    int clock_khz = 0;
+    const auto query = [&](int* value, cudaDeviceAttr attribute) {
+      return FromCuda(cudaDeviceGetAttribute(value, attribute, ordinal_), "cudaDeviceGetAttribute");
+    };
+    DAK_RETURN_IF_ERROR(query(&major, cudaDevAttrComputeCapabilityMajor));
+    DAK_RETURN_IF_ERROR(query(&minor, cudaDevAttrComputeCapabilityMinor));
+    if (major != 9 || minor != 0) {
+      return WithDetail(absl::FailedPreconditionError(absl::StrCat("device ", ordinal_, " is of architecture ", major,
+                                                                   ".", minor, "; kernels are for 9.0")),
+                        {.field = {}, .reason = "ARCHITECTURE_UNSUPPORTED", .limit = "9.0"});
+    }
+    DAK_RETURN_IF_ERROR(query(&multiprocessors, cudaDevAttrMultiProcessorCount));
+    DAK_RETURN_IF_ERROR(query(&clock_khz, cudaDevAttrClockRate));
+    traits_.multiprocessors = static_cast<uint32_t>(multiprocessors);
+    ns_per_clock_ = 1e6f / static_cast<float>(clock_khz);
+    DAK_RETURN_IF_ERROR(FromCuda(PrepareDecodeGemm(&traits_), "preparing the decode GEMM"));
+    // Rounding remote CTAs up to a cluster can't take the sum above this.
+    const uint32_t ctas = traits_.multiprocessors + 4;
+    DAK_ASSIGN_OR_RETURN(link_, AllocateZeroed<LinkCounters>(1));
+    DAK_ASSIGN_OR_RETURN(arrivals_, AllocateZeroed<uint32_t>(DecodeArrivals(ctas)));
+    DAK_ASSIGN_OR_RETURN(partials_, AllocateZeroed<float>(DecodePartials(ctas)));
+    return FromCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  }
+
+  // A launch may read W before the launch before it has ended, unless that one writes W. Remembers y.
+  bool MayOverlap(const GemmShape& shape, const GemmOperands& operands) {
+    const uint64_t element_bytes = ElementBytes(shape.element);
+    const uint64_t row_bytes = shape.k * element_bytes;
+    const AddressRange local{operands.w_local, operands.w_local + shape.local_rows * row_bytes};
+    const bool may = operands.w_local != 0 && !local.Overlaps(last_y_);
+    last_y_ = {operands.y, operands.y + shape.batch * shape.n * element_bytes};
+    return may || shape.local_rows == 0;
+  }
+
+  const int ordinal_;
+  DeviceTraits traits_;
+  float ns_per_clock_ = 0;
+  XMaps x_maps_;
+  AddressRange last_y_;
+  DeviceArray<LinkCounters> link_;
+  DeviceArray<uint32_t> arrivals_;
+  DeviceArray<float> partials_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int device_ordinal) {
+  return CudaGemmRunner::Create(device_ordinal);
+}
+
+}  // namespace dak::kernels

@@ -1,0 +1,9 @@
+#include "kernels/gemm.h"
+
+namespace dak::kernels {
+
+absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int /*device_ordinal*/) {
+  return absl::NotFoundError("built without CUDA");
+}
+
+}  // namespace dak::kernels

@@ -1,0 +1,42 @@
+// Loads and stores that another agent (the CPU, another SM) takes part in; one PTX instruction a function.
+// cuda::ptx has none of these.
+#ifndef DAK_KERNELS_PTX_MEMORY_H_
+#define DAK_KERNELS_PTX_MEMORY_H_
+
+#include <cstdint>
+
+namespace dak::kernels::ptx {
+
+__device__ inline uint64_t LoadRelaxedSys(const uint64_t* address) {
+  uint64_t value;
+  asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(address) : "memory");
+  return value;
+}
+
+__device__ inline void StoreRelaxedSys(uint64_t* address, uint64_t value) {
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
+}
+
+__device__ inline uint64_t LoadRelaxedGpu(const uint64_t* address) {
+  uint64_t value;
+  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(address) : "memory");
+  return value;
+}
+
+__device__ inline void AddRelaxedGpu(uint64_t* address, uint64_t value) {
+  asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
+}
+
+__device__ inline void MaxRelaxedGpu(uint64_t* address, uint64_t value) {
+  asm volatile("red.relaxed.gpu.global.max.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
+}
+
+__device__ inline uint64_t GlobalTimerNs() {
+  uint64_t value;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(value));
+  return value;
+}
+
+}  // namespace dak::kernels::ptx
+
+#endif  // DAK_KERNELS_PTX_MEMORY_H_

@@ -1,0 +1,59 @@
+#include "kernels/gemm_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace dak::kernels {
+namespace {
+
+TEST(PlanGemmTest, EveryShapeGetsCtasForItsPartsAndFitsTheDevice) {
+  std::mt19937_64 random(20261124);
+  for (int i = 0; i < 20'000; ++i) {
+    const uint64_t n = 1 + random() % (random() % 2 == 0 ? 200 : 40'000);
+    const uint64_t k = 8 * (1 + random() % (random() % 2 == 0 ? 16 : 4'000));
+    const uint64_t local_rows = random() % 4 == 0 ? 0 : random() % 4 == 0 ? n : random() % (n + 1);
+    const auto batch = static_cast<uint32_t>(1 + random() % kMaxBatch);
+    const DeviceTraits device{.multiprocessors = static_cast<uint32_t>(random() % 3 == 0 ? 132 : 1 + random() % 140)};
+    const GemmPlan plan = PlanGemm(batch, n, k, local_rows, device, {});
+    ASSERT_GE(plan.batch_tile, batch);
+    ASSERT_LE(plan.batch_tile, kMaxBatch);
+    ASSERT_EQ(plan.remote_ctas == 0, local_rows == n);
+    ASSERT_EQ(plan.local_ctas == 0, local_rows == 0);
+    ASSERT_EQ(plan.remote_ctas % plan.cluster, 0u);
+    ASSERT_EQ(plan.local_ctas % plan.cluster, 0u);
+    ASSERT_LE(plan.remote_ctas, kMaxRemoteCtas);
+    // Devices too small for one cluster of each kind run them one after the other.
+    ASSERT_LE(plan.remote_ctas + plan.local_ctas, std::max(device.multiprocessors, 2 * plan.cluster));
+    ASSERT_LE(plan.local_ctas / plan.cluster, LocalChunks(local_rows, k, plan));
+  }
+}
+
+TEST(PlanGemmTest, AFullLinkIsFilledByFewCtas) {
+  const GemmPlan plan = PlanGemm(8, 14'336, 4'096, 7'168, {}, {});
+  EXPECT_GE(plan.remote_ctas, 4u);
+  EXPECT_LE(plan.remote_ctas, 16u);
+  EXPECT_EQ(plan.remote_ctas + plan.local_ctas, 132u);
+}
+
+TEST(PlanGemmTest, ASmallRemoteShareTakesFewerSms) {
+  const GemmPlan small = PlanGemm(8, 28'672, 8'192, 28'672 - 64, {}, {});
+  const GemmPlan large = PlanGemm(8, 28'672, 8'192, 28'672 / 2, {}, {});
+  EXPECT_LT(small.remote_ctas, large.remote_ctas);
+  EXPECT_GT(small.local_ctas, large.local_ctas);
+}
+
+TEST(PlanGemmTest, ALargeWindowTakesMoreCtas) {
+  const GemmPlan narrow = PlanGemm(8, 8'192, 8'192, 0, {}, {.window_bytes = 128'000});
+  const GemmPlan wide = PlanGemm(8, 8'192, 8'192, 0, {}, {.window_bytes = 512'000});
+  EXPECT_LT(narrow.remote_ctas, wide.remote_ctas);
+}
+
+TEST(PlanGemmTest, SmallShapesUseNoMoreCtasThanTheyHaveWork) {
+  const GemmPlan plan = PlanGemm(8, 64, 64, 64, {}, {});
+  EXPECT_EQ(plan.local_ctas, 1u);
+  EXPECT_EQ(plan.remote_ctas, 0u);
+}
+
+}  // namespace
+}  // namespace dak::kernels
