@@ -1,0 +1,95 @@
+// The daemon dies, stays away, comes back.
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <csignal>
+
+#include "tests/integration/integration_fixture.h"
+
+namespace dak::testing {
+namespace {
+
+class DaemonRestartTest : public IntegrationTest {};
+
+TEST_F(DaemonRestartTest, MappedMemoryOutlivesTheDaemonAndANewSessionStartsAfresh) {
+  dak::Session old_session = Open("old");
+  auto w = old_session.Allocate(Matrix("w", 512, 256, 0.5));
+  ASSERT_TRUE(w.ok());
+  const std::vector<uint8_t> bytes = Pattern(512 * 256 * 2, 3);
+  ASSERT_TRUE(w->Upload(std::span(bytes)).ok());
+  daemon_.Kill();
+  EXPECT_EQ(old_session.GetInfo()->connected, 0);
+  EXPECT_EQ(old_session.Allocate(Matrix("v", 64, 64, 0)).status().code(), DAK_UNAVAILABLE);
+  EXPECT_EQ(OpenSession(daemon_, "nobody there").status().code(), DAK_UNAVAILABLE);
+  daemon_.Start();
+  EXPECT_EQ(old_session.GetInfo()->connected, 0) << "the session is gone for good";
+  EXPECT_EQ(old_session.Free(*w).code(), DAK_UNAVAILABLE);
+  EXPECT_EQ(Contents(*w), bytes);
+  ASSERT_TRUE(w->Upload(std::span(bytes).first(10), 7).ok());
+  dak::Session new_session = Open("new");
+  EXPECT_TRUE(new_session.Allocate(Matrix("w", 512, 256, 0.5)).ok());
+  old_session.Close();
+  EXPECT_EQ(new_session.GetInfo()->connected, 1);
+}
+
+TEST_F(DaemonRestartTest, StopsInOrderWhileSessionsAreOpen) {
+  dak::Session session = Open();
+  ASSERT_TRUE(session.Allocate(Matrix("w", 64, 64, 0)).ok());
+  EXPECT_EQ(daemon_.Terminate(), 0);
+  EXPECT_EQ(session.GetInfo()->connected, 0);
+  struct stat info;
+  EXPECT_NE(stat((daemon_.runtime_dir() + "/handles.sock").c_str(), &info), 0) << "sockets are removed";
+  daemon_.Start();
+}
+
+TEST_F(DaemonRestartTest, ADaemonThatIsStoppedIsWaitedForOnlySoLong) {
+  auto session = dak::Session::Open({.runtime_dir = daemon_.runtime_dir(),
+                                     .name = "hasty",
+                                     .weight = 0,
+                                     .hbm_quota_bytes = 0,
+                                     .host_quota_bytes = 0,
+                                     .cxl_quota_bytes = 0,
+                                     .timeout = std::chrono::milliseconds(300)});
+  ASSERT_TRUE(session.ok());
+  auto w = session->Allocate(Matrix("w", 64, 64, 0.5));
+  ASSERT_TRUE(w.ok()) << w.status().ToString();
+  kill(daemon_.pid(), SIGSTOP);
+  EXPECT_EQ(session->Allocate(Matrix("lost", 64, 64, 0.5)).status().code(), DAK_DEADLINE_EXCEEDED);
+  EXPECT_EQ(session->GetInfo()->connected, 1);
+  std::vector<uint8_t> byte(1);
+  EXPECT_TRUE(w->Download(std::span(byte)).ok());
+  kill(daemon_.pid(), SIGCONT);
+  // What became of the lost allocation is settled by the next call that gets through.
+  dak::Result<dak::Tensor> next = dak::Status();
+  EXPECT_TRUE(daemon_.WaitUntil([&] {
+    next = session->Allocate(Matrix("next", 64, 64, 0.5));
+    return next.ok() || next.status().code() != DAK_DEADLINE_EXCEEDED;
+  }));
+  EXPECT_TRUE(next.ok()) << next.status().ToString();
+}
+
+TEST_F(DaemonRestartTest, AForkedChildDoesNotKeepTheSessionAlive) {
+  int gate[2];
+  ASSERT_EQ(pipe(gate), 0);
+  const pid_t owner = fork();
+  if (owner == 0) {
+    // This process opens a session, forks a child that lingers, and dies.
+    close(gate[1]);
+    auto session = OpenSession(daemon_, "owner");
+    if (!session.ok() || !session->Allocate(Matrix("w", 1024, 1024, 0.5)).ok()) _exit(1);
+    if (fork() == 0) {
+      char byte;
+      _exit(read(gate[0], &byte, 1) >= 0 ? 0 : 1);
+    }
+    kill(getpid(), SIGKILL);
+  }
+  close(gate[0]);
+  int status = 0;
+  ASSERT_EQ(waitpid(owner, &status, 0), owner);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  EXPECT_TRUE(daemon_.WaitUntil([&] { return daemon_.Sessions().empty() && daemon_.SessionBytes() == 0; }));
+  close(gate[1]);
+}
+
+}  // namespace
+}  // namespace dak::testing
