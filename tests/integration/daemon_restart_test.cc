@@ -1,6 +1,5 @@
 // The daemon dies, stays away, comes back.
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include <csignal>
 
@@ -8,6 +7,8 @@
 
 namespace dak::testing {
 namespace {
+
+using ::testing::Optional;
 
 class DaemonRestartTest : public IntegrationTest {};
 
@@ -69,26 +70,12 @@ TEST_F(DaemonRestartTest, ADaemonThatIsStoppedIsWaitedForOnlySoLong) {
 }
 
 TEST_F(DaemonRestartTest, AForkedChildDoesNotKeepTheSessionAlive) {
-  int gate[2];
-  ASSERT_EQ(pipe(gate), 0);
-  const pid_t owner = fork();
-  if (owner == 0) {
-    // This process opens a session, forks a child that lingers, and dies.
-    close(gate[1]);
-    auto session = OpenSession(daemon_, "owner");
-    if (!session.ok() || !session->Allocate(Matrix("w", 1024, 1024, 0.5)).ok()) _exit(1);
-    if (fork() == 0) {
-      char byte;
-      _exit(read(gate[0], &byte, 1) >= 0 ? 0 : 1);
-    }
-    kill(getpid(), SIGKILL);
-  }
-  close(gate[0]);
-  int status = 0;
-  ASSERT_EQ(waitpid(owner, &status, 0), owner);
-  ASSERT_TRUE(WIFSIGNALED(status));
+  ChildProcess owner({DAK_TEST_CLIENT_PATH, daemon_.runtime_dir(), "owner", "100", "work"});
+  ASSERT_THAT(owner.ReadLine(), Optional(std::string("ready")));
+  owner.WriteLine("fork");  // the child lingers until its input is closed
+  ASSERT_THAT(owner.ReadLine(), Optional(std::string("forked")));
+  owner.Kill();
   EXPECT_TRUE(daemon_.WaitUntil([&] { return daemon_.Sessions().empty() && daemon_.SessionBytes() == 0; }));
-  close(gate[1]);
 }
 
 }  // namespace

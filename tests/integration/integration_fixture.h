@@ -52,6 +52,7 @@ inline dak::Result<dak::Session> OpenSession(const DaemonProcess& daemon, const 
 
 class IntegrationTest : public ::testing::Test {
  protected:
+  explicit IntegrationTest(DaemonOptions options = {}) : daemon_(std::move(options)) {}
   dak::Session Open(const std::string& name = "test", uint32_t weight = 0, uint64_t hbm_quota_bytes = 0) {
     auto session = OpenSession(daemon_, name, weight, hbm_quota_bytes);
     EXPECT_TRUE(session.ok()) << session.status().ToString();

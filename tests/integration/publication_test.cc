@@ -1,5 +1,4 @@
 // Publishing and attaching across processes.
-#include "tests/integration/harness/child_process.h"
 #include "tests/integration/harness/matrix.h"
 #include "tests/integration/integration_fixture.h"
 

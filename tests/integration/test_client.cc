@@ -1,10 +1,13 @@
 // A client that integration tests run in a process of its own: dak-test-client RUNTIME_DIR NAME WEIGHT SCENARIO.
 //
 //   work     holds a split matrix, answers "ready"; on each line "pass" it runs a GEMM on it and answers "ok" if the
-//            result equals the reference, on "quit" it ends in order
+//            result equals the reference; on "fork" it forks a child that lingers until its input is closed; on "quit"
+//            it ends in order
 //   publish  publishes group "model" as "model" with fingerprint "v1" and answers "published"
 //   hold     allocates and answers "ready"
 // Then it reads lines until it is killed or told to quit.
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -76,6 +79,13 @@ int main(int argc, char** argv) {
   uint32_t pass = 0;
   for (std::string line; std::getline(std::cin, line);) {
     if (line == "quit") return 0;
+    if (line == "fork") {
+      if (fork() == 0) {
+        char byte;
+        _exit(read(STDIN_FILENO, &byte, 1) == 0 ? 0 : 1);
+      }
+      Say("forked");
+    }
     if (line == "pass") Say(RunPass(*session, *w, weights, seed + ++pass) ? "ok" : "wrong");
   }
   return 0;

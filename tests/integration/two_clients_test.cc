@@ -1,5 +1,4 @@
 // Two client processes at work at once, and what is left when they die.
-#include "tests/integration/harness/child_process.h"
 #include "tests/integration/integration_fixture.h"
 
 namespace dak::testing {

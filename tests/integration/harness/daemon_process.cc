@@ -2,12 +2,6 @@
 
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
-#include <poll.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
@@ -16,7 +10,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "allocator/base/unique_fd.h"
+#include "client/demo/daemon_launcher.h"
 
 namespace dak::testing {
 namespace {
@@ -26,30 +20,6 @@ constexpr auto kPatience = std::chrono::seconds(60);
 [[noreturn]] void Die(const std::string& what) {
   std::fprintf(stderr, "%s: %s\n", what.c_str(), std::strerror(errno));
   std::abort();
-}
-
-UniqueFd BindNotifySocket(const std::string& path) {
-  UniqueFd socket_fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.c_str(), path.size());
-  unlink(path.c_str());
-  if (bind(socket_fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) Die("bind " + path);
-  return socket_fd;
-}
-
-// Returns once "READY=1" came; dies if the daemon does.
-void AwaitReady(int socket_fd, pid_t pid) {
-  for (;;) {
-    pollfd polled{.fd = socket_fd, .events = POLLIN, .revents = 0};
-    if (poll(&polled, 1, 100) > 0) {
-      char text[512] = "";
-      if (recv(socket_fd, text, sizeof(text) - 1, 0) < 0) Die("recv");
-      if (std::strstr(text, "READY=1") != nullptr) return;
-    }
-    int status = 0;
-    if (waitpid(pid, &status, WNOHANG) == pid) Die("dakd ended before it was ready");
-  }
 }
 
 const char* TierText(v1::Tier tier) { return tier == v1::TIER_HBM ? "hbm" : tier == v1::TIER_HOST ? "host" : "cxl"; }
@@ -70,31 +40,16 @@ DaemonProcess::~DaemonProcess() {
 }
 
 void DaemonProcess::Start() {
-  const auto begin = std::chrono::steady_clock::now();
-  const std::string notify = runtime_dir_ + "/notify.sock";
-  const UniqueFd ready = BindNotifySocket(notify);
-  std::vector<std::string> arguments = {DAK_DAKD_PATH,
-                                        "--runtime-dir=" + runtime_dir_,
-                                        "--device=emulated",
-                                        "--hbm=" + options_.hbm,
-                                        "--host=" + options_.host,
-                                        "--log-level=warn",
-                                        "--metrics-address=127.0.0.1:0"};
+  std::vector<std::string> arguments = {DAK_DAKD_PATH,           "--device=emulated",
+                                        "--hbm=" + options_.hbm, "--host=" + options_.host,
+                                        "--log-level=warn",      "--metrics-address=127.0.0.1:0"};
   if (!options_.config.empty()) arguments.push_back("--config=" + runtime_dir_ + "/dakd.textproto");
   arguments.insert(arguments.end(), options_.flags.begin(), options_.flags.end());
-  std::vector<char*> argv;
-  for (std::string& argument : arguments) argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  pid_ = fork();
-  if (pid_ == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    setenv("NOTIFY_SOCKET", notify.c_str(), 1);
-    execv(argv[0], argv.data());
-    _exit(127);
-  }
-  if (pid_ < 0) Die("fork");
-  AwaitReady(ready.get(), pid_);
-  start_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  demo::LaunchedDaemon launched = demo::LaunchDaemon(std::move(arguments), runtime_dir_,
+                                                     std::chrono::duration_cast<std::chrono::seconds>(kPatience));
+  if (launched.process == nullptr) Die(launched.error);
+  process_ = std::move(launched.process);
+  start_seconds_ = launched.start_seconds;
   Connect();
 }
 
@@ -109,26 +64,17 @@ void DaemonProcess::Connect() {
   plans_ = v1::PlanService::NewStub(channel);
 }
 
-int DaemonProcess::Wait() {
-  int status = 0;
-  if (waitpid(std::exchange(pid_, -1), &status, 0) < 0) Die("waitpid");
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
 int DaemonProcess::Terminate() {
-  kill(pid_, SIGTERM);
-  return Wait();
+  process_->Signal(SIGTERM);
+  return process_->Wait();
 }
 
-void DaemonProcess::Kill() {
-  if (pid_ < 0) return;
-  kill(pid_, SIGKILL);
-  Wait();
-}
+void DaemonProcess::Kill() { process_->Kill(); }
 
 std::map<std::string, v1::PoolInfo> DaemonProcess::Pools() {
   std::map<std::string, v1::PoolInfo> pools;
-  for (const v1::PoolInfo& pool : Ask(*node_, &v1::NodeService::Stub::ListPools, v1::ListPoolsRequest()).pools()) {
+  const auto response = Ask(*node_, &v1::NodeService::Stub::ListPools, v1::ListPoolsRequest());
+  for (const v1::PoolInfo& pool : response.pools()) {
     pools[TierText(pool.tier())] = pool;
   }
   return pools;
@@ -172,7 +118,7 @@ void DaemonProcess::WithdrawAll() {
 }
 
 size_t DaemonProcess::OpenDescriptors() const {
-  const std::filesystem::directory_iterator fds("/proc/" + std::to_string(pid_) + "/fd");
+  const std::filesystem::directory_iterator fds("/proc/" + std::to_string(pid()) + "/fd");
   return static_cast<size_t>(std::distance(begin(fds), end(fds)));
 }
 

@@ -7,7 +7,6 @@
 #define DAK_TESTS_INTEGRATION_HARNESS_DAEMON_PROCESS_H_
 
 #include <grpcpp/channel.h>
-#include <sys/types.h>
 
 #include <functional>
 #include <map>
@@ -16,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "client/demo/child_process.h"
 #include "dak/v1/node.grpc.pb.h"
 #include "dak/v1/plan.grpc.pb.h"
 #include "dak/v1/session.grpc.pb.h"
@@ -30,6 +30,8 @@ struct DaemonOptions {
   std::string host = "512MiB";
 };
 
+using demo::ChildProcess;
+
 class DaemonProcess {
  public:
   explicit DaemonProcess(DaemonOptions options = {});
@@ -38,7 +40,7 @@ class DaemonProcess {
   DaemonProcess& operator=(const DaemonProcess&) = delete;
 
   const std::string& runtime_dir() const { return runtime_dir_; }
-  pid_t pid() const { return pid_; }
+  pid_t pid() const { return process_->pid(); }
   double start_seconds() const { return start_seconds_; }  // from fork to ready
 
   // SIGTERM; the exit code, or -signal.
@@ -69,11 +71,10 @@ class DaemonProcess {
 
  private:
   void Connect();
-  int Wait();
 
   const DaemonOptions options_;
   std::string runtime_dir_;
-  pid_t pid_ = -1;
+  std::unique_ptr<ChildProcess> process_;
   double start_seconds_ = 0;
   std::unique_ptr<v1::NodeService::Stub> node_;
   std::unique_ptr<v1::SessionService::Stub> sessions_;

@@ -1,0 +1,119 @@
+// A client killed by SIGKILL at every call to the kernel that a phase makes, one after the other. After each death the
+// daemon's books must be even: no session, no bytes, no descriptor more than before, publications whole or absent.
+#include <algorithm>
+#include <set>
+
+#include "tests/integration/integration_fixture.h"
+
+namespace dak::testing {
+namespace {
+
+using ::testing::AnyOf;
+using ::testing::Contains;
+using ::testing::Each;
+using ::testing::SizeIs;
+
+constexpr int kMostCalls = 1000;
+
+class ClientDeathTest : public IntegrationTest, public ::testing::WithParamInterface<const char*> {
+ protected:
+  // A link so slow that a GEMM sleeps on it.
+  ClientDeathTest()
+      : IntegrationTest(
+            {.flags = {}, .config = "emulated { bandwidth_bytes_per_s: 100000000 }", .hbm = "64MiB", .host = "64MiB"}) {
+  }
+  void SetUp() override {
+    // What the attach phase attaches; published by a session that is gone.
+    dak::Session publisher = Open("publisher");
+    auto w = publisher.Allocate(Matrix("w", 1024, 512, 0.5), "shared");
+    ASSERT_TRUE(w.ok()) << w.status().ToString();
+    shared_bytes_ = Pattern(1024 * 512 * 2, 11);
+    ASSERT_TRUE(w->Upload(std::span(shared_bytes_)).ok());
+    ASSERT_TRUE(publisher.Publish("shared", "shared", "v1").ok());
+    publisher.Close();
+    // Threads and descriptors that the server makes on demand.
+    for (int i = 0; i < 4; ++i) RunAndKill(kMostCalls);
+    ASSERT_TRUE(daemon_.WaitUntil([&] { return BooksAreEven(); }));
+    ASSERT_TRUE(daemon_.WaitUntil([&] {
+      const size_t now = daemon_.OpenDescriptors();
+      return std::exchange(descriptors_, now) == now;
+    }));
+  }
+  // Where it stopped ("mmap", ...), or "done" if the phase has fewer than `n` calls. It is dead when this returns.
+  std::string RunAndKill(int n) {
+    ChildProcess victim({DAK_STOPPING_CLIENT_PATH, daemon_.runtime_dir(), GetParam(), std::to_string(n)});
+    const auto line = victim.ReadLine();
+    EXPECT_TRUE(line.has_value()) << "the client ended by itself";
+    victim.Kill();
+    return line.value_or("failed");
+  }
+  bool BooksAreEven() {
+    for (const v1::PublicationInfo& publication : daemon_.Publications()) {
+      if (publication.attached_sessions() != 0) return false;
+    }
+    return daemon_.Sessions().empty() && daemon_.SessionBytes() == 0;
+  }
+  // A publication of the victim is there with all it had, or not at all.
+  void CheckPublications() {
+    dak::Session reader = Open("reader");
+    auto shared = reader.Attach("shared", "v1");
+    ASSERT_TRUE(shared.ok()) << shared.status().ToString();
+    EXPECT_EQ(Contents(shared->front()), shared_bytes_);
+    auto victims = reader.Attach("victims", "v1");
+    if (!victims.ok()) {
+      EXPECT_EQ(victims.status().code(), DAK_NOT_FOUND);
+      return;
+    }
+    ASSERT_THAT(*victims, SizeIs(2));
+    for (const dak::Tensor& tensor : *victims) EXPECT_THAT(Contents(tensor), Each(0x5a));
+    ASSERT_TRUE(reader.Withdraw("victims").ok());
+    ASSERT_TRUE(reader.Detach("victims").ok());
+  }
+  void CheckThatAllMemoryIsUsable() {
+    dak::Session session = Open("all");
+    const uint64_t free_bytes = daemon_.Pools().at("hbm").free_bytes();
+    auto all = session.Allocate(Matrix("all", free_bytes / 1024, 512, 0));
+    EXPECT_TRUE(all.ok()) << all.status().ToString();
+  }
+
+  std::vector<uint8_t> shared_bytes_;
+  size_t descriptors_ = 0;
+};
+
+TEST_P(ClientDeathTest, LeavesNothingBehindWhereverItHappens) {
+  const uint64_t published = daemon_.PublishedBytes();
+  std::multiset<std::string> stops;
+  int n = 1;
+  for (; n < kMostCalls; ++n) {
+    const std::string stop = RunAndKill(n);
+    ASSERT_NE(stop, "failed");
+    ASSERT_TRUE(daemon_.WaitUntil([&] { return BooksAreEven(); })) << stop << ", call " << n;
+    CheckPublications();
+    ASSERT_TRUE(daemon_.WaitUntil([&] { return BooksAreEven() && daemon_.PublishedBytes() == published; }))
+        << stop << ", call " << n;
+    ASSERT_TRUE(daemon_.WaitUntil([&] { return daemon_.OpenDescriptors() <= descriptors_; }))
+        << stop << ", call " << n << ": " << daemon_.OpenDescriptors() << " open, " << descriptors_ << " before";
+    if (stop == "done") break;
+    stops.insert(stop);
+  }
+  EXPECT_LT(n, kMostCalls);
+  CheckThatAllMemoryIsUsable();
+  const std::string phase = GetParam();
+  if (phase != "upload" && phase != "gemm") EXPECT_THAT(stops, Contains("stopped sendmsg"));
+  if (phase == "allocate" || phase == "attach" || phase == "open") EXPECT_THAT(stops, Contains("stopped mmap"));
+  if (phase == "gemm") {
+    EXPECT_THAT(stops, AnyOf(Contains("stopped clock_nanosleep"), Contains("stopped nanosleep")));
+  }
+  if (phase == "publish") EXPECT_THAT(stops, Contains("stopped mprotect"));
+  if (phase == "free" || phase == "detach" || phase == "close") EXPECT_THAT(stops, Contains("stopped munmap"));
+  RecordProperty("stops", static_cast<int>(stops.size()));
+  std::printf("%s: killed at %zu calls\n", GetParam(), stops.size());
+}
+
+INSTANTIATE_TEST_SUITE_P(Phases, ClientDeathTest,
+                         ::testing::Values("open", "allocate", "upload", "gemm", "publish", "detach", "attach", "free",
+                                           "close"),
+                         [](const auto& suite) { return std::string(suite.param); });
+
+}  // namespace
+}  // namespace dak::testing
