@@ -20,6 +20,7 @@ namespace dak::dakctl {
 namespace {
 
 constexpr int kMaxMessageBytes = 64 << 20;
+constexpr size_t kMaxSocketPath = sizeof(sockaddr_un::sun_path);  // with the zero at its end
 constexpr char kWhereHint[] = "--runtime-dir or $DAK_RUNTIME_DIR names another place";
 
 // gRPC takes the address for a URI.
@@ -60,9 +61,9 @@ std::string DiagnoseSocket(const std::string& socket) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   const std::string shown = Printable(socket);
-  if (socket.size() >= sizeof(address.sun_path)) {
+  if (socket.size() >= kMaxSocketPath) {
     return absl::StrCat("the socket's path ", shown, " has ", socket.size(), " characters; Linux takes at most ",
-                        sizeof(address.sun_path) - 1, "; choose a shorter --runtime-dir");
+                        kMaxSocketPath - 1, "; choose a shorter --runtime-dir");
   }
   std::memcpy(address.sun_path, socket.data(), socket.size());
   const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -101,6 +102,8 @@ Client::Client(const std::string& runtime_dir, double timeout_s)
 
 absl::Status Client::Explain(const grpc::Status& status) const {
   if (status.ok()) return absl::OkStatus();
+  // gRPC only says that it made no channel.
+  if (socket_.size() >= kMaxSocketPath) return absl::UnavailableError(DiagnoseSocket(socket_));
   std::string message = Printable(status.error_message());
   switch (status.error_code()) {
     case grpc::StatusCode::UNAVAILABLE:

@@ -50,7 +50,7 @@ std::string LinkText(const v1::LinkState& link, const Format& format) {
     rate += session.achieved_bytes_per_s();
     windows += session.window_bytes();
   }
-  return absl::StrCat("link ", link.link(), "  ", format.Rate(rate), " of ", format.Rate(link.bandwidth_bytes_per_s()),
+  return absl::StrCat("link ", link.link(), ": ", format.Rate(rate), " of ", format.Rate(link.bandwidth_bytes_per_s()),
                       " (", Percent(rate, link.bandwidth_bytes_per_s()), "), windows ", format.Bytes(windows), " of ",
                       format.Bytes(link.target_bytes()));
 }

@@ -129,7 +129,7 @@ std::string MakeFolder() {
   return name;
 }
 
-Result Run(const std::string& runtime_dir, std::vector<std::string> args, const Terminal& terminal) {
+Result Dakctl(const std::string& runtime_dir, std::vector<std::string> args, const Terminal& terminal) {
   if (!runtime_dir.empty()) args.insert(args.begin(), "--runtime-dir=" + runtime_dir);
   std::ostringstream out, err;
   Result result;

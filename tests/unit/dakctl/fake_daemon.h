@@ -69,7 +69,7 @@ struct Result {
   std::string out;
   std::string err;
 };
-Result Run(const std::string& runtime_dir, std::vector<std::string> args, const Terminal& terminal = {});
+Result Dakctl(const std::string& runtime_dir, std::vector<std::string> args, const Terminal& terminal = {});
 
 }  // namespace dak::dakctl::testing
 

@@ -64,12 +64,13 @@ Script NodeAtWork() {
                               achieved_bytes_per_s: 48700000000 round_trip_ns: 2600 inflight_peak_bytes: 131072 }
                    sessions { session_id: 12 name: "idle" weight: 50 window_bytes: 8192 } })",
         script.congestion);
-  script.events = {MakeEvent(R"(sequence: 1 time_unix_ns: 1700000000123000000 type: SESSION_OPENED session_id: 3
+  script.events = {
+      MakeEvent(R"(sequence: 1 time_unix_ns: 1700000000123000000 type: SESSION_OPENED session_id: 3
                                 subject: "llama-3-8b")"),
-                   MakeEvent(R"(sequence: 2 time_unix_ns: 1700000001000000000 type: TENSORS_ALLOCATED session_id: 3
+      MakeEvent(R"(sequence: 2 time_unix_ns: 1700000001000000000 type: TENSORS_ALLOCATED session_id: 3
                                 subject: "default" message: "225 tensors" bytes { tier: TIER_HBM bytes: 20401094656 }
                                 bytes { tier: TIER_HOST bytes: 1073741824 })"),
-                   MakeEvent(R"(sequence: 3 time_unix_ns: 1700000002000000000 type: PUBLICATION_FREED subject: "old")")};
+      MakeEvent(R"(sequence: 3 time_unix_ns: 1700000002000000000 type: PUBLICATION_FREED subject: "old")")};
   return script;
 }
 

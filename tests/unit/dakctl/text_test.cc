@@ -12,8 +12,14 @@ TEST(PrintableTest, KeepsTextAndShowsWhatSteersATerminal) {
   EXPECT_EQ(Printable("llama-3/8b"), "llama-3/8b");
   EXPECT_EQ(Printable("größe 模型"), "größe 模型");
   EXPECT_EQ(Printable("\x1b[2J\n\t\r\x7f"), "\\x1b[2J\\x0a\\x09\\x0d\\x7f");
-  EXPECT_EQ(Printable("\xc2\x9b" "31m"), "\\u009b31m") << "C1's CSI";
-  EXPECT_EQ(Printable("\xe2\x80\xae" "abc"), "\\u202eabc") << "right-to-left override";
+  EXPECT_EQ(Printable("\xc2\x9b"
+                      "31m"),
+            "\\u009b31m")
+      << "C1's CSI";
+  EXPECT_EQ(Printable("\xe2\x80\xae"
+                      "abc"),
+            "\\u202eabc")
+      << "right-to-left override";
   EXPECT_EQ(Printable("\xef\xbb\xbf\xe2\x81\xa6"), "\\ufeff\\u2066");
   EXPECT_EQ(Printable(absl::string_view("a\0b", 3)), "a\\x00b");
 }
