@@ -40,12 +40,16 @@ class ExtentAllocator {
     }
   };
 
+  // A range's longest length: 8 TiB of 4 KiB blocks. Any number of ranges may lie anywhere in 64 bits.
+  static constexpr uint64_t kMostRangeUnits = (uint64_t{1} << 31) - 1;
+
   ExtentAllocator();
   ~ExtentAllocator();
   ExtentAllocator(ExtentAllocator&&) noexcept;
   ExtentAllocator& operator=(ExtentAllocator&&) noexcept;
 
-  // Adds a free range. INVALID_ARGUMENT if it is empty, overflows or overlaps one that is there.
+  // Adds a free range. INVALID_ARGUMENT if it is empty, longer than kMostRangeUnits, ends past 64 bits or
+  // overlaps one that is there.
   absl::Status AddRange(Extent range);
   // Removes a range that is wholly free. FAILED_PRECONDITION if something in it is live, NOT_FOUND if there is none.
   absl::Status RemoveRange(uint64_t offset);
@@ -64,6 +68,7 @@ class ExtentAllocator {
   absl::Status CheckInvariants() const;
 
  private:
+  friend class ExtentAllocatorPeer;  // tests of CheckInvariants
   struct Rep;
   std::unique_ptr<Rep> rep_;
 };

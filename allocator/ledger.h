@@ -11,8 +11,9 @@
 //
 // Thread safety: all methods may be called from any thread.
 // Errors: RESOURCE_EXHAUSTED with reason QUOTA_EXCEEDED or POOL_EXHAUSTED and the shortfall in bytes; NOT_FOUND for
-// a session that isn't there; FAILED_PRECONDITION with TIER_ABSENT for a tier without a pool; INVALID_ARGUMENT for
-// bytes that aren't whole granules. See allocator/base/error_detail.h.
+// a session that isn't there (UNKNOWN_SESSION); FAILED_PRECONDITION with TIER_ABSENT for a tier without a pool;
+// INVALID_ARGUMENT for bytes that aren't whole granules. A call that fails changed nothing. Where both the quota and
+// the pool are too small, the quota is named. See allocator/base/error_detail.h.
 #ifndef DAK_ALLOCATOR_LEDGER_H_
 #define DAK_ALLOCATOR_LEDGER_H_
 
@@ -35,7 +36,8 @@ inline constexpr uint64_t kNoLimit = ~uint64_t{0};
 
 class Ledger;
 
-// Bytes set aside but not yet backed by memory. Move-only; gives them back unless committed.
+// Bytes set aside but not yet backed by memory. Move-only; gives them back unless committed. Must die before its
+// Ledger does, and before its session is closed.
 class Reservation {
  public:
   Reservation() = default;
@@ -61,7 +63,7 @@ class Ledger {
   struct PoolUsage {
     Tier tier = Tier::kHbm;
     uint64_t capacity_bytes = 0;
-    uint64_t session_bytes = 0;    // reserved ones included
+    uint64_t session_bytes = 0;  // reserved ones included
     uint64_t published_bytes = 0;
     uint64_t free_bytes() const { return capacity_bytes - session_bytes - published_bytes; }
   };
@@ -80,7 +82,7 @@ class Ledger {
   // ALREADY_EXISTS if the session is there.
   absl::Status OpenSession(uint64_t session_id, std::array<uint64_t, kTierCount> limit_bytes);
   // Returns everything the session holds to the pools: bytes by TierIndex. Reservations still open must have died
-  // before (checked: FAILED_PRECONDITION).
+  // before (checked: FAILED_PRECONDITION with RESERVATION_OPEN).
   absl::StatusOr<std::array<uint64_t, kTierCount>> CloseSession(uint64_t session_id);
 
   absl::StatusOr<Reservation> Reserve(uint64_t session_id, Tier tier, uint64_t bytes);
@@ -90,11 +92,16 @@ class Ledger {
   absl::Status Publish(uint64_t session_id, Tier tier, uint64_t bytes);
   absl::Status ReleasePublished(Tier tier, uint64_t bytes);
 
-  // A limit under what is held is kept and takes nothing away. `expected_revision` 0 means any; ABORTED if another.
+  // A limit under what is held is kept and takes nothing away. `expected_revision` 0 means any; ABORTED
+  // (STALE_REVISION) if another. Every change counts the revision up by one.
   absl::StatusOr<Quota> SetQuota(uint64_t session_id, Tier tier, uint64_t limit_bytes, uint64_t expected_revision);
   absl::StatusOr<Quota> GetQuota(uint64_t session_id, Tier tier) const;
   // Pools that exist, in tier order.
   std::vector<PoolUsage> Pools() const;
+
+  // Checks under the lock that every pool's account equals its sessions' and fits its capacity: for tests. INTERNAL
+  // names what is broken.
+  absl::Status CheckInvariants() const;
 
  private:
   friend class Reservation;
@@ -102,6 +109,11 @@ class Ledger {
     std::array<Quota, kTierCount> quotas;
     std::array<uint64_t, kTierCount> reserved_bytes{};
   };
+  // The session's account, after checking the tier and the session.
+  absl::StatusOr<SessionAccount*> Find(uint64_t session_id, Tier tier) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckTier(Tier tier) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes committed bytes out of a session's account; they are then nobody's.
+  absl::Status Take(uint64_t session_id, Tier tier, uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Settle(uint64_t session_id, Tier tier, uint64_t bytes, bool commit);
 
   mutable absl::Mutex mutex_;

@@ -14,9 +14,9 @@
 namespace dak {
 
 struct ErrorDetail {
-  std::string field;   // path of the field at fault, or empty
-  std::string reason;  // stable word, as "QUOTA_EXCEEDED"
-  std::string limit;   // the bound that was broken, in words
+  std::string field = {};   // path of the field at fault, or empty
+  std::string reason = {};  // stable word, as "QUOTA_EXCEEDED"
+  std::string limit = {};   // the bound that was broken, in words
   uint64_t shortfall_bytes = 0;
 };
 

@@ -10,7 +10,7 @@
 // Thread safety: all methods of Device may be called from any thread; a Segment or Mapping is one owner's.
 // Errors: driver failures are INTERNAL (RESOURCE_EXHAUSTED for out of memory) with reason DRIVER_ERROR and the driver's
 // name and number for the code in the message; bad arguments are INVALID_ARGUMENT; what a machine doesn't have is
-// FAILED_PRECONDITION with reason TIER_ABSENT.
+// FAILED_PRECONDITION with reason TIER_ABSENT; writing through a read-only descriptor is PERMISSION_DENIED.
 // Source: CUDA Driver API, "Virtual Memory Management" and "Tensor Map Object Management".
 #ifndef DAK_ALLOCATOR_DEVICE_DEVICE_H_
 #define DAK_ALLOCATOR_DEVICE_DEVICE_H_
@@ -74,7 +74,7 @@ class Mapping {
   // Where the CPU can reach the same bytes; null if it can't.
   void* host_pointer() const { return host_pointer_; }
   Access access() const { return access_; }
-  // Read-write to read-only, as publishing does; the other direction is refused (FAILED_PRECONDITION).
+  // Read-write to read-only, as publishing does; there is no way back. OK if it is read-only already.
   virtual absl::Status MakeReadOnly() = 0;
 
  protected:
@@ -96,7 +96,7 @@ struct alignas(64) TensorMap {
 struct TensorMapSpec {
   ElementType element = ElementType::kBf16;
   uint64_t rows = 0;
-  uint64_t cols = 0;      // cols * element size must be a multiple of 16 bytes
+  uint64_t cols = 0;       // cols * element size must be a multiple of 16 bytes
   uint32_t box_rows = 64;  // 1 to 256
   uint32_t box_cols = 64;  // box_cols * element size must be 128 bytes
 };
@@ -118,10 +118,10 @@ struct DeviceDescription {
   std::string kind;  // "cuda", "emulated"
   std::string name;
   int ordinal = 0;
-  std::string uuid;           // cuda: 32 hex digits; emulated: empty
+  std::string uuid;            // cuda: 32 hex digits; emulated: empty
   int compute_capability = 0;  // cuda: 90 for Hopper; emulated: 0
   int multiprocessors = 0;
-  LinkModel link;              // emulated: what is modelled; cuda: defaults until measured
+  LinkModel link;  // emulated: what is modelled; cuda: defaults until measured
 };
 
 class Device {
@@ -155,7 +155,8 @@ class Device {
   // The same descriptor at another address: equal to encoding it there.
   virtual absl::StatusOr<TensorMap> RebaseTensorMap(const TensorMap& map, uint64_t address) = 0;
 
-  // A zeroed page of `bytes` (whole 4 KiB pages) behind `*fd`, mapped read-write here.
+  // A zeroed page of `bytes` (whole 4 KiB pages) behind `*fd`, mapped read-write here. `*fd` is read-write; for a
+  // reader, ReopenReadOnly (allocator/device/memory_file.h) makes a descriptor that can't be mapped for writing.
   virtual absl::StatusOr<std::unique_ptr<SharedPage>> CreateSharedPage(uint64_t bytes, UniqueFd* fd) = 0;
   // Maps another process's page. Takes the descriptor.
   virtual absl::StatusOr<std::unique_ptr<SharedPage>> MapSharedPage(UniqueFd fd, uint64_t bytes, Access access) = 0;
@@ -175,10 +176,14 @@ struct DeviceOptions {
   int ordinal = 0;          // cuda
   std::string uuid;         // cuda: if not empty, chooses the device instead of `ordinal`
   int cxl_numa_node = -1;   // cuda: the node that backs the cxl tier; -1: no such tier
+  // cuda: back host and cxl by registered memfds even where the driver can make such memory itself (docs/devices.md).
+  bool host_memfd = false;
   EmulatedDeviceOptions emulated;
 };
 
-// NOT_FOUND if `kind` is kCuda and there is no driver or no such GPU (the message says which).
+// NOT_FOUND if `kind` is kCuda and this build has no CUDA, or there is no driver or no such GPU (the message says which).
+// FAILED_PRECONDITION if there is one that dak can't use (driver too old, no virtual memory management), also for kAuto:
+// emulation never hides a GPU that is there.
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const DeviceOptions& options);
 
 }  // namespace dak

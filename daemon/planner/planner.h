@@ -1,19 +1,28 @@
 // Which share of each operation's bytes is remote: the exact greedy of docs/planner.md.
 //
-// Operation i moves C_i bytes and needs F_i floating-point operations. With share x_k of it on remote tier k and
-// x = sum of x_k, it takes
-//     t_i = max( F_i / P,  C_i (1 - x) / B_hbm,  C_i x_k / B_k for every tier k,  C_i x / B_link for a shared link ).
-// Plan() minimises sum t_i over all operations of all sessions, subject to lo_i <= x_i <= hi_i, each session's HBM
-// budget, and each remote tier's capacity. Every t_i is convex and piecewise linear in x_i, so taking segments in
-// order of slope is exact. O(n log n) in the operations.
+// Operation i reads C_i bytes a pass, occupies S_i bytes, and needs F_i floating-point operations. With share x_k of its
+// rows on remote tier k and x = sum of x_k, it takes
+//     t_i = max( F_i / P,  C_i (1 - x) / B_hbm,  C_i x_k / B_k for every tier k,  C_i x / B_link for the shared link ).
+// Plan() minimises the sum of weight * t_i over all operations of all sessions, subject to lo_i <= x_i <= hi_i, each
+// session's HBM budget, the HBM that all share, and each remote tier's capacity. Less than the budget is used where an
+// operation gets faster by reading part of its bytes remotely.
 //
+// Every t_i is convex and piecewise linear, so taking segments in order of slope is exact while no tier is full. A tier
+// that is full gets a price per byte, found by an exact search on the dual function; the plan is then a mixture of the
+// greedy plans on both sides of that price. docs/planner.md proves both.
+//
+// Cost: linear in the operations (selection, not sorting); with c tiers that are full, some ten times that per such
+// tier, multiplied up.
 // Units: bytes, seconds, bytes per second. Thread safety: pure functions. Errors: INVALID_ARGUMENT names the field
-// ("operations[3].bytes"); RESOURCE_EXHAUSTED with the shortfall where nothing fits even at the highest ratios.
+// ("operations[3].bytes"; in PlanAll "passes[1].operations[3].bytes"); RESOURCE_EXHAUSTED with the shortfall where
+// nothing fits even at the highest ratios.
 // Source: arXiv 2604.26074, the section on greedy offload ratios; the model of several tiers and sessions is dak's own.
 #ifndef DAK_DAEMON_PLANNER_PLANNER_H_
 #define DAK_DAEMON_PLANNER_PLANNER_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -23,36 +32,43 @@
 
 namespace dak::planner {
 
+inline constexpr uint64_t kUnlimitedBytes = std::numeric_limits<uint64_t>::max();
+inline constexpr size_t kMaxRemoteTiers = 4;
+inline constexpr uint64_t kMaxOperationBytes = uint64_t{1} << 50;
+inline constexpr uint64_t kMaxTotalBytes = uint64_t{1} << 53;  // stored by all operations of all passes together
+
 // A remote tier as the model sees it.
 struct RemoteTier {
   std::string name = "host";
-  double bytes_per_s = 0;       // its own rate; 0: only the shared link limits it
-  uint64_t capacity_bytes = 0;  // 0: unlimited
+  double bytes_per_s = 0;  // its own rate; 0: only the shared link limits it
+  uint64_t capacity_bytes = kUnlimitedBytes;
 };
 
 struct Profile {
   double hbm_bytes_per_s = 0;
-  double link_bytes_per_s = 0;  // what all remote tiers share, by SM reads
-  double copy_engine_bytes_per_s = 0;
+  double link_bytes_per_s = 0;         // what all remote tiers share, by SM reads
+  double copy_engine_bytes_per_s = 0;  // 0: unknown; the planner itself doesn't use it
   double flops_per_s = 0;
-  uint64_t round_trip_ns = 0;
+  uint64_t round_trip_ns = 0;  // this and the next two: 0 if unknown; the planner itself doesn't use them
   uint64_t knee_bytes = 0;
   uint64_t cliff_bytes = 0;
-  std::vector<RemoteTier> remote_tiers;  // at least one; in order of preference among equals
+  std::vector<RemoteTier> remote_tiers;  // 1 to kMaxRemoteTiers; in order of preference among equals
 };
 
 struct Operation {
   std::string name;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0;         // read in one pass; at most kMaxOperationBytes
+  uint64_t stored_bytes = 0;  // occupied, hence what budgets count; 0: as many as are read. They differ where a pass
+                              // reads only some of what is stored (embeddings, experts) or reads it several times.
   double flops = 0;
-  double min_ratio = 0;
+  double min_ratio = 0;  // 0 <= min <= max <= 1
   double max_ratio = 1;
 };
 
 struct Pass {
   uint64_t session_id = 0;
-  double weight = 1;              // of the session's time in the sum
-  uint64_t hbm_budget_bytes = 0;  // what of the pass's bytes may stay in HBM
+  double weight = 1;              // of the session's time in the sum; above 0, at most 1e6
+  uint64_t hbm_budget_bytes = 0;  // what of the pass's stored bytes may stay in HBM
   std::vector<Operation> operations;
 };
 
@@ -66,31 +82,46 @@ struct PassPlan {
   uint64_t session_id = 0;
   std::vector<OperationPlan> operations;
   double predicted_s = 0;
-  double uniform_s = 0;  // the same budget, one ratio for all (clipped to each operation's bounds)
-  double all_hbm_s = 0;
-  uint64_t remote_bytes = 0;
+  double uniform_s = 0;  // within the same limits, one ratio for all (clipped to each operation's bounds), the smallest
+  double all_hbm_s = 0;  // if nothing had to be remote
+  uint64_t remote_bytes = 0;  // stored remotely, rounded to whole bytes
 };
 
-// The model's time of one operation.
+// The model's time of one operation, with the profile's rates. `tier_ratios` is by remote tier; missing ones are 0.
 double OperationSeconds(const Profile& profile, const Operation& operation, absl::Span<const double> tier_ratios);
+
+// What a session sees of `profile` when it has `share` (0 to 1) of what sessions compete for on the way to the remote
+// tiers: the link's rate and each tier's own rate are scaled, everything else is unchanged.
+Profile ScaledToShare(const Profile& profile, double share);
 
 // One pass.
 absl::StatusOr<PassPlan> Plan(const Profile& profile, const Pass& pass);
-// All sessions at once: they also share the remote tiers' capacity, and each sees the link's rate scaled by its
-// weight's share. Plans are in the order of `passes`.
-absl::StatusOr<std::vector<PassPlan>> PlanAll(const Profile& profile, absl::Span<const Pass> passes);
 
-// Ratios to whole tiles: remote rows of each operation's matrix (`rows` of them, in tiles of `tile_rows`), such that
-// no more bytes stay in HBM than the budget allows, and the fewest more than the plan are remote.
+// All sessions at once. Each sees ScaledToShare(profile, its weight / sum of weights); they share the remote tiers'
+// capacities and `hbm_capacity_bytes`, which bounds what all of them keep in HBM together, beside each one's own budget.
+// Plans are in the order of `passes`. The weighted sum of predicted_s is never above that of uniform_s; where sessions
+// compete for HBM or for a tier, one of them alone may be slower than its own uniform_s, for the others' good.
+absl::StatusOr<std::vector<PassPlan>> PlanAll(const Profile& profile, absl::Span<const Pass> passes,
+                                              uint64_t hbm_capacity_bytes = kUnlimitedBytes);
+
+// Ratios to whole tiles. A matrix's HBM part is its first rows; the remote part is its last rows, a whole number of
+// tiles of `tile_rows`, or all rows. Returns the remote rows of each operation, such that
+//   * at most `hbm_budget_bytes` of all matrices' bytes stay in HBM, and no fewer are remote than the plan says;
+//   * every operation is less than one tile away from its ratio;
+//   * in all, less than one tile (the smallest that was rounded up) is remote beyond that; the very fewest bytes where
+//     the matrices have few distinct tile sizes, as those of a model have.
+// Errors: INVALID_ARGUMENT names "splits[i].field"; RESOURCE_EXHAUSTED, with the shortfall, if all of the plan's
+// operations rounded up leave more in HBM than the budget (the plan was made for a larger one).
 struct RowSplit {
-  uint64_t rows = 0;
+  uint64_t rows = 0;  // 0: nothing to split
   uint64_t tile_rows = 64;
   uint64_t row_bytes = 0;
 };
 absl::StatusOr<std::vector<uint64_t>> RoundToTiles(const PassPlan& plan, absl::Span<const RowSplit> splits,
                                                    uint64_t hbm_budget_bytes);
 
-// Defaults: an H100 on PCIe 5 and a GH200 on NVLink-C2C, for planning where no such machine is ("h100-pcie", "gh200");
+// Machines to plan for where none is at hand. "h100-pcie": an H100 on PCIe 5 as measured (docs/planner.md). "gh200": a
+// GH200 96 GB on NVLink-C2C by its public datasheet, not measured: what a datasheet doesn't say is 0.
 // NOT_FOUND lists the names.
 absl::StatusOr<Profile> NamedProfile(const std::string& name);
 

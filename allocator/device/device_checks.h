@@ -1,0 +1,36 @@
+// What every Device implementation checks alike. For implementations, not for callers of Device.
+#ifndef DAK_ALLOCATOR_DEVICE_DEVICE_CHECKS_H_
+#define DAK_ALLOCATOR_DEVICE_DEVICE_CHECKS_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "allocator/device/device.h"
+
+namespace dak {
+
+inline constexpr uint64_t kDeviceGranuleBytes = uint64_t{2} << 20;
+inline constexpr uint64_t kSharedPageGranuleBytes = 4096;
+
+// INVALID_ARGUMENT unless `tier` is one of kAllTiers (it may come from a peer).
+absl::Status CheckTier(Tier tier);
+// INVALID_ARGUMENT unless `bytes` is a multiple of `granule_bytes` from one granule to 2^47.
+absl::Status CheckWholeGranules(uint64_t bytes, uint64_t granule_bytes);
+// OUT_OF_RANGE unless [offset, offset + size) lies in the mapping.
+absl::Status CheckRange(const Mapping& mapping, uint64_t offset_bytes, uint64_t size_bytes);
+// CheckRange, and FAILED_PRECONDITION for a read-only mapping.
+absl::Status CheckUpload(const Mapping& mapping, uint64_t offset_bytes, uint64_t size_bytes);
+// What is checked of a handle before its descriptor is looked at.
+absl::Status CheckHandle(const ExportedHandle& handle);
+
+// `status` with a machine-readable reason (allocator/base/error_detail.h).
+absl::Status WithReason(absl::Status status, absl::string_view reason);
+// FAILED_PRECONDITION with TIER_ABSENT.
+absl::Status TierAbsent(Tier tier, absl::string_view why);
+// INVALID_ARGUMENT: an object of another implementation was handed in.
+absl::Status ForeignObject(absl::string_view what);
+
+}  // namespace dak
+
+#endif  // DAK_ALLOCATOR_DEVICE_DEVICE_CHECKS_H_

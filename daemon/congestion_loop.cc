@@ -1,0 +1,169 @@
+#include "daemon/congestion_loop.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "allocator/base/status_macros.h"
+#include "daemon/session/clock.h"
+
+namespace dak::daemon {
+namespace {
+
+// More than any session can have in flight; keeps sums of what clients claim from overflowing.
+constexpr uint64_t kMostInflightBytes = uint64_t{1} << 32;
+
+uint64_t Growth(uint64_t now, uint64_t before) { return now > before ? now - before : 0; }
+
+}  // namespace
+
+CongestionLoop::CongestionLoop(const congestion::LinkProfile& profile, const congestion::Parameters& parameters,
+                               uint32_t link_count, EventLog* events, monitoring::Metrics* metrics)
+    : profile_(profile), parameters_(parameters), events_(events), metrics_(metrics) {
+  for (uint32_t link = 0; link < link_count; ++link) controllers_.emplace_back(profile, parameters);
+}
+
+CongestionLoop::~CongestionLoop() { Stop(); }
+
+void CongestionLoop::Start() {
+  thread_ = std::thread([this] {
+    ::pthread_setname_np(::pthread_self(), "dak-congestion");
+    Run();
+  });
+}
+
+void CongestionLoop::Stop() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stop_ = true;
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void CongestionLoop::Run() {
+  const absl::Duration interval = absl::Nanoseconds(parameters_.interval_ns);
+  auto work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !sessions_.empty(); };
+  while (true) {
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(&work));
+      mutex_.AwaitWithTimeout(absl::Condition(&stop_), interval);
+      if (stop_) return;
+    }
+    TickOnce(MonotonicNs());
+  }
+}
+
+absl::Status CongestionLoop::Add(uint64_t session_id, const std::string& name, uint32_t weight,
+                                 std::shared_ptr<SessionPages> pages) {
+  absl::MutexLock lock(&mutex_);
+  const uint64_t now_ns = MonotonicNs();
+  for (congestion::Controller& controller : controllers_) {
+    DAK_RETURN_IF_ERROR(controller.AddSession(session_id, weight, now_ns));
+  }
+  Entry& entry = sessions_[session_id];
+  entry.name = name;
+  entry.pages = std::move(pages);
+  entry.links.resize(controllers_.size());
+  for (uint32_t link = 0; link < controllers_.size(); ++link) WritePages(link, 0);
+  return absl::OkStatus();
+}
+
+void CongestionLoop::Remove(uint64_t session_id) {
+  absl::MutexLock lock(&mutex_);
+  if (sessions_.erase(session_id) == 0) return;
+  const uint64_t now_ns = MonotonicNs();
+  for (congestion::Controller& controller : controllers_) {
+    controller.RemoveSession(session_id, now_ns).IgnoreError();  // added to all links or to none
+  }
+}
+
+void CongestionLoop::SetPlanVersion(uint64_t session_id, uint64_t version) {
+  absl::MutexLock lock(&mutex_);
+  auto it = sessions_.find(session_id);
+  if (it != sessions_.end()) it->second.pages->WritePlanVersion(version);
+}
+
+void CongestionLoop::TickOnce(uint64_t now_ns) {
+  std::vector<Violation> violations;
+  {
+    absl::MutexLock lock(&mutex_);
+    const uint64_t elapsed_ns = last_tick_ns_ == 0 ? parameters_.interval_ns : Growth(now_ns, last_tick_ns_);
+    last_tick_ns_ = std::max(last_tick_ns_, now_ns);
+    for (uint32_t link = 0; link < controllers_.size(); ++link) TickLink(link, now_ns, elapsed_ns, &violations);
+  }
+  for (const Violation& violation : violations) {
+    events_->Append(v1::Event::WINDOW_VIOLATED, violation.session_id, violation.name, violation.message);
+  }
+}
+
+void CongestionLoop::TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_ns,
+                              std::vector<Violation>* violations) {
+  // A late scrape of a page may fall into the next interval, hence the factor of two.
+  const auto most_bytes = static_cast<uint64_t>(2 * profile_.bandwidth_bytes_per_s * static_cast<double>(elapsed_ns) / 1e9);
+  std::vector<congestion::SessionReport> reports;
+  reports.reserve(sessions_.size());
+  uint64_t inflight_sum_bytes = 0;
+  for (auto& [id, entry] : sessions_) {
+    const LinkReportValues now = entry.pages->ReadReport(link);
+    PerLink& state = entry.links[link];
+    state.total.bytes += std::min(Growth(now.bytes, state.last.bytes), most_bytes);
+    state.total.round_trip_ns += Growth(now.round_trip_ns, state.last.round_trip_ns);
+    state.total.round_trips += Growth(now.round_trips, state.last.round_trips);
+    state.last = now;
+    inflight_sum_bytes += std::min(now.inflight_bytes, kMostInflightBytes);
+    reports.push_back({.session_id = id,
+                       .bytes = now.bytes,
+                       .round_trip_ns = now.round_trip_ns,
+                       .round_trips = now.round_trips,
+                       .inflight_bytes = now.inflight_bytes,
+                       .inflight_peak_bytes = now.inflight_peak_bytes});
+  }
+  controllers_[link].Tick(now_ns, reports);
+  for (const congestion::SessionState& state : controllers_[link].Sessions()) {
+    if (state.round_trip_ns > 0) metrics_->ObserveRoundTrip(link, state.round_trip_ns / 1e9);
+    Entry& entry = sessions_[state.session_id];
+    PerLink& own = entry.links[link];
+    if (state.violating) metrics_->CountWindowViolation(state.session_id, entry.name);
+    // An event for each time that it starts, not for each interval that it lasts.
+    if (state.violating && !own.violating) {
+      violations->push_back({state.session_id, entry.name,
+                             absl::StrCat("link ", link, ": ", own.last.inflight_bytes, " bytes in flight, window ",
+                                          state.window_bytes)});
+    }
+    own.violating = state.violating;
+  }
+  WritePages(link, inflight_sum_bytes);
+}
+
+void CongestionLoop::WritePages(uint32_t link, uint64_t inflight_sum_bytes) {
+  for (auto& [id, entry] : sessions_) {
+    const uint64_t own = std::min(entry.links[link].last.inflight_bytes, kMostInflightBytes);
+    entry.pages->WriteNeighbourInflight(link, Growth(inflight_sum_bytes, own));
+    entry.pages->WriteWindow(link, controllers_[link].WindowOf(id));
+  }
+}
+
+std::vector<LinkSnapshot> CongestionLoop::Snapshot() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<LinkSnapshot> links(controllers_.size());
+  for (size_t link = 0; link < controllers_.size(); ++link) {
+    links[link].profile = profile_;
+    links[link].target_bytes = controllers_[link].target_bytes();
+    for (congestion::SessionState& state : controllers_[link].Sessions()) {
+      const Entry& entry = sessions_.at(state.session_id);
+      const LinkReportValues& total = entry.links[link].total;
+      links[link].sessions.push_back({.state = state,
+                                      .name = entry.name,
+                                      .remote_bytes = total.bytes,
+                                      .round_trip_ns_sum = total.round_trip_ns,
+                                      .round_trips = total.round_trips});
+    }
+  }
+  return links;
+}
+
+}  // namespace dak::daemon

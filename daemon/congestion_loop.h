@@ -1,0 +1,99 @@
+// The thread that turns report pages into windows: reads what each session's kernels report, feeds one
+// congestion::Controller a link, and writes the windows into the control pages.
+//
+// It sleeps while there are no sessions, and otherwise ticks every interval. A session has its first window before Add
+// returns. What a report page says is clamped to what the link could have carried since the last tick.
+//
+// Thread safety: all methods may be called from any thread. Lock order: the loop's mutex is taken before no other but
+// the EventLog's, and none of a session's.
+#ifndef DAK_DAEMON_CONGESTION_LOOP_H_
+#define DAK_DAEMON_CONGESTION_LOOP_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/btree_map.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "daemon/congestion/controller.h"
+#include "daemon/events/event_log.h"
+#include "daemon/session/pages.h"
+#include "monitoring/metrics.h"
+
+namespace dak::daemon {
+
+// One session on one link.
+struct SessionLinkState {
+  congestion::SessionState state;
+  std::string name;
+  uint64_t remote_bytes = 0;       // counted since the session opened
+  uint64_t round_trip_ns_sum = 0;  // the same
+  uint64_t round_trips = 0;        // the same
+};
+
+struct LinkSnapshot {
+  congestion::LinkProfile profile;
+  uint64_t target_bytes = 0;
+  std::vector<SessionLinkState> sessions;  // in order of id
+};
+
+class CongestionLoop {
+ public:
+  // `events` and `metrics` outlive the loop.
+  CongestionLoop(const congestion::LinkProfile& profile, const congestion::Parameters& parameters, uint32_t link_count,
+                 EventLog* events, monitoring::Metrics* metrics);
+  ~CongestionLoop();
+
+  void Start();
+  void Stop();
+
+  absl::Status Add(uint64_t session_id, const std::string& name, uint32_t weight, std::shared_ptr<SessionPages> pages);
+  void Remove(uint64_t session_id);
+  void SetPlanVersion(uint64_t session_id, uint64_t version);
+
+  std::vector<LinkSnapshot> Snapshot() const;  // by link
+
+  // One round at `now_ns`, as the thread runs it: for tests of a loop that wasn't started.
+  void TickOnce(uint64_t now_ns);
+
+ private:
+  struct PerLink {
+    LinkReportValues last;  // as reported
+    LinkReportValues total;  // clamped
+    bool violating = false;
+  };
+  struct Entry {
+    std::string name;
+    std::shared_ptr<SessionPages> pages;
+    std::vector<PerLink> links;
+  };
+  struct Violation {
+    uint64_t session_id = 0;
+    std::string name;
+    std::string message;
+  };
+  void Run();
+  void TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_ns, std::vector<Violation>* violations)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WritePages(uint32_t link, uint64_t inflight_sum_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const congestion::LinkProfile profile_;
+  const congestion::Parameters parameters_;
+  EventLog* const events_;
+  monitoring::Metrics* const metrics_;
+
+  mutable absl::Mutex mutex_;
+  std::vector<congestion::Controller> controllers_ ABSL_GUARDED_BY(mutex_);  // by link
+  absl::btree_map<uint64_t, Entry> sessions_ ABSL_GUARDED_BY(mutex_);
+  uint64_t last_tick_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace dak::daemon
+
+#endif  // DAK_DAEMON_CONGESTION_LOOP_H_

@@ -1,0 +1,55 @@
+// The planner's problem in numbers alone: what the solver works on. Internal to daemon/planner.
+//
+// Pure values and functions, thread-safe.
+#ifndef DAK_DAEMON_PLANNER_PROBLEM_H_
+#define DAK_DAEMON_PLANNER_PROBLEM_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "daemon/planner/planner.h"
+
+namespace dak::planner::internal {
+
+// By remote tier, in the profile's order; entries past the profile's tiers are 0.
+using PerTier = std::array<double, kMaxRemoteTiers>;
+
+struct Item {
+  double read_bytes = 0;
+  double stored_bytes = 0;
+  double compute_s = 0;
+  double min_ratio = 0;
+  double max_ratio = 1;
+};
+
+struct SessionTerms {
+  double weight = 1;
+  double hbm_bytes_per_s = 0;
+  double link_bytes_per_s = 0;
+  PerTier tier_bytes_per_s{};  // own rates; infinite where only the link limits
+  double needed_bytes = 0;     // at least so many stored bytes are remote
+  size_t first_item = 0;
+  size_t end_item = 0;
+};
+
+struct Problem {
+  size_t tiers = 0;
+  PerTier capacity_bytes{};  // infinite where unlimited
+  double shared_needed_bytes = 0;  // at least so many of all sessions together are remote
+  double total_bytes = 0;          // stored, of all sessions
+  std::vector<SessionTerms> sessions;
+  std::vector<Item> items;
+};
+
+// Checks every field and that a plan exists. `single_pass`: fields are named without "passes[0].".
+absl::StatusOr<Problem> BuildProblem(const Profile& profile, absl::Span<const Pass> passes,
+                                     uint64_t hbm_capacity_bytes, bool single_pass);
+
+}  // namespace dak::planner::internal
+
+#endif  // DAK_DAEMON_PLANNER_PROBLEM_H_

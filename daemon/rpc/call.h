@@ -1,0 +1,59 @@
+// What every handler does before and after its own work: who calls, how long it took, how a status goes back.
+#ifndef DAK_DAEMON_RPC_CALL_H_
+#define DAK_DAEMON_RPC_CALL_H_
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/status.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "allocator/base/error_detail.h"
+#include "dak/v1/plan.pb.h"
+#include "dak/v1/session.pb.h"
+#include "daemon/congestion_loop.h"
+#include "daemon/ipc/peers.h"
+#include "daemon/planner/planner.h"
+#include "daemon/session/clock.h"
+#include "daemon/session/session_manager.h"
+
+namespace dak::daemon {
+
+// What the services share. Set up before the server starts, unchanged while it runs; everything outlives it.
+struct ServiceContext {
+  SessionEnvironment* environment = nullptr;
+  SessionManager* sessions = nullptr;
+  CongestionLoop* congestion = nullptr;
+  PeerTable* peers = nullptr;
+  std::string version;
+  v1::DeviceInfo device;
+  std::array<int, kTierCount> numa_nodes{};  // by TierIndex
+  TierArray default_quota_bytes{};
+  planner::Profile profile;
+  std::string profile_source;
+  std::string metrics_address;
+  uint64_t started_ns = 0;
+};
+
+// The status as gRPC carries it: the detail rides in `grpc-status-details-bin` as a google.rpc.Status.
+grpc::Status ToGrpcStatus(const absl::Status& status);
+// "OK", "NOT_FOUND", ...
+const char* CodeName(absl::StatusCode code);
+
+// Runs `handler(caller)` and counts the call. `method` as in "dak.v1.NodeService/GetNode".
+template <typename Handler>
+grpc::Status HandleCall(const ServiceContext& service, const grpc::ServerContextBase& call, const char* method,
+                        Handler&& handler) {
+  const uint64_t begin_ns = MonotonicNs();
+  const absl::StatusOr<Peer> caller = service.peers->Find(call.peer());
+  const absl::Status status = caller.ok() ? handler(*caller) : caller.status();
+  service.environment->metrics->ObserveRpc(method, CodeName(status.code()),
+                                           static_cast<double>(MonotonicNs() - begin_ns) / 1e9);
+  return status.ok() ? grpc::Status() : ToGrpcStatus(status);
+}
+
+}  // namespace dak::daemon
+
+#endif  // DAK_DAEMON_RPC_CALL_H_

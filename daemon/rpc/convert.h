@@ -1,0 +1,44 @@
+// Between the API's messages and the daemon's own types. Pure functions.
+//
+// Errors: INVALID_ARGUMENT that names the field.
+#ifndef DAK_DAEMON_RPC_CONVERT_H_
+#define DAK_DAEMON_RPC_CONVERT_H_
+
+#include <string>
+
+#include <google/protobuf/repeated_ptr_field.h>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "dak/v1/handles.pb.h"
+#include "dak/v1/plan.pb.h"
+#include "dak/v1/session.pb.h"
+#include "dak/v1/tensor.pb.h"
+#include "dak/v1/types.pb.h"
+#include "daemon/session/publications.h"
+#include "daemon/session/session.h"
+
+namespace dak::daemon {
+
+using TierBytesList = google::protobuf::RepeatedPtrField<v1::TierBytes>;
+
+absl::StatusOr<Tier> TierFrom(absl::string_view field, v1::Tier tier);
+// The spec, with enumerations and every bound checked.
+absl::StatusOr<TensorSpec> SpecFrom(absl::string_view field, const v1::TensorSpec& message);
+
+// All tiers, or only those with bytes.
+void FillTierBytes(const TierArray& bytes, bool with_zeros, TierBytesList* out);
+void FillTensor(const TensorView& view, v1::Tensor* out);
+void FillGrant(const Grant& grant, v1::SegmentGrant* out);
+void FillPublication(const PublicationSummary& summary, v1::PublicationInfo* out);
+void FillPlan(uint64_t session_id, uint64_t version, absl::Span<const std::string> names,
+              const planner::PassPlan& pass, v1::Plan* out);
+v1::Handle HandleMessage(const HandleGrant& grant);
+
+// What a status says beside its code and message.
+v1::ErrorDetail DetailMessage(const absl::Status& status);
+
+}  // namespace dak::daemon
+
+#endif  // DAK_DAEMON_RPC_CONVERT_H_

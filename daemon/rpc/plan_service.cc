@@ -1,0 +1,118 @@
+#include "daemon/rpc/plan_service.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "allocator/base/status_macros.h"
+#include "daemon/rpc/convert.h"
+#include "daemon/session/layout.h"
+
+namespace dak::daemon {
+namespace {
+
+absl::StatusOr<planner::Operation> OperationFrom(absl::string_view field, const v1::Operation& message) {
+  DAK_RETURN_IF_ERROR(ValidateName(absl::StrCat(field, ".name"), message.name()));
+  if (message.bytes() > kMaxOperationBytes) {
+    return InvalidField(absl::StrCat(field, ".bytes"), absl::StrCat(message.bytes(), " is out of range"),
+                        absl::StrCat("at most ", kMaxOperationBytes));
+  }
+  if (!std::isfinite(message.flops()) || message.flops() < 0) {
+    return InvalidField(absl::StrCat(field, ".flops"), absl::StrCat(message.flops(), " is out of range"),
+                        "0 or more, finite");
+  }
+  const bool any = message.min_ratio() == 0 && message.max_ratio() == 0;
+  const double max_ratio = any ? 1 : message.max_ratio();
+  if (!(message.min_ratio() >= 0 && message.min_ratio() <= 1)) {
+    return InvalidField(absl::StrCat(field, ".min_ratio"), absl::StrCat(message.min_ratio(), " is out of range"),
+                        "0 to 1");
+  }
+  if (!(max_ratio >= message.min_ratio() && max_ratio <= 1)) {
+    return InvalidField(absl::StrCat(field, ".max_ratio"), absl::StrCat(max_ratio, " is out of range"),
+                        "min_ratio to 1");
+  }
+  return planner::Operation{.name = message.name(),
+                            .bytes = message.bytes(),
+                            .flops = message.flops(),
+                            .min_ratio = message.min_ratio(),
+                            .max_ratio = max_ratio};
+}
+
+absl::Status NoPlan(uint64_t session_id, bool session_exists) {
+  if (!session_exists) {
+    return WithDetail(absl::NotFoundError(absl::StrCat("session_id: there is no session ", session_id)),
+                      {.field = "session_id", .reason = "UNKNOWN_SESSION"});
+  }
+  return WithDetail(absl::NotFoundError(absl::StrCat("session_id: session ", session_id, " has no plan")),
+                    {.field = "session_id", .reason = "NO_PLAN"});
+}
+
+}  // namespace
+
+absl::Status PlanServiceImpl::Plan(const Peer& caller, const v1::PlanPassRequest& request, v1::Plan* response) {
+  SessionPtr session;
+  if (!request.session_token().empty()) {
+    DAK_ASSIGN_OR_RETURN(session, service_->sessions->Authenticate(request.session_token(), caller));
+  }
+  if (request.operations_size() < 1 || request.operations_size() > static_cast<int>(kMaxOperations)) {
+    return InvalidField("operations", absl::StrCat("has ", request.operations_size(), " entries"),
+                        absl::StrCat("1 to ", kMaxOperations));
+  }
+  planner::Pass pass;
+  pass.session_id = session == nullptr ? 0 : session->identity().id;
+  pass.hbm_budget_bytes = request.hbm_budget_bytes();
+  pass.operations.reserve(static_cast<size_t>(request.operations_size()));
+  std::vector<std::string> names;
+  for (int i = 0; i < request.operations_size(); ++i) {
+    DAK_ASSIGN_OR_RETURN(planner::Operation operation,
+                         OperationFrom(absl::StrCat("operations[", i, "]"), request.operations(i)));
+    names.push_back(operation.name);
+    pass.operations.push_back(std::move(operation));
+  }
+  DAK_ASSIGN_OR_RETURN(planner::PassPlan planned, planner::Plan(service_->profile, pass));
+  if (session == nullptr) {
+    FillPlan(0, 0, names, planned, response);
+    return absl::OkStatus();
+  }
+  DAK_ASSIGN_OR_RETURN(const SessionPlanPtr plan, session->SetPlan(std::move(names), std::move(planned)));
+  service_->congestion->SetPlanVersion(session->identity().id, plan->version);
+  service_->environment->events->Append(v1::Event::PLAN_CHANGED, session->identity().id, session->identity().name,
+                                        absl::StrCat("version ", plan->version, ", ", plan->pass.remote_bytes,
+                                                     " bytes remote"));
+  FillPlan(session->identity().id, plan->version, plan->operation_names, plan->pass, response);
+  return absl::OkStatus();
+}
+
+grpc::Status PlanServiceImpl::PlanPass(grpc::ServerContext* context, const v1::PlanPassRequest* request,
+                                       v1::Plan* response) {
+  return HandleCall(*service_, *context, "dak.v1.PlanService/PlanPass",
+                    [&](const Peer& caller) { return Plan(caller, *request, response); });
+}
+
+grpc::Status PlanServiceImpl::GetPlan(grpc::ServerContext* context, const v1::GetPlanRequest* request,
+                                      v1::Plan* response) {
+  return HandleCall(*service_, *context, "dak.v1.PlanService/GetPlan", [&](const Peer&) {
+    const SessionPtr session = service_->sessions->Find(request->session_id());
+    const SessionPlanPtr plan = session == nullptr ? nullptr : session->plan();
+    if (plan == nullptr) return NoPlan(request->session_id(), session != nullptr);
+    FillPlan(session->identity().id, plan->version, plan->operation_names, plan->pass, response);
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status PlanServiceImpl::GetProfile(grpc::ServerContext* context, const v1::GetProfileRequest*,
+                                         v1::Profile* response) {
+  return HandleCall(*service_, *context, "dak.v1.PlanService/GetProfile", [&](const Peer&) {
+    const planner::Profile& profile = service_->profile;
+    response->set_hbm_bytes_per_s(profile.hbm_bytes_per_s);
+    response->set_link_bytes_per_s(profile.link_bytes_per_s);
+    response->set_copy_engine_bytes_per_s(profile.copy_engine_bytes_per_s);
+    response->set_round_trip_ns(profile.round_trip_ns);
+    response->set_knee_bytes(profile.knee_bytes);
+    response->set_cliff_bytes(profile.cliff_bytes);
+    response->set_flops_per_s(profile.flops_per_s);
+    response->set_source(service_->profile_source);
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace dak::daemon

@@ -1,0 +1,68 @@
+#include "tests/unit/daemon/test_daemon.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+#include <utility>
+
+namespace dak::daemon {
+
+TempDir::TempDir() {
+  std::string path = (std::filesystem::temp_directory_path() / "dak-test-XXXXXX").string();
+  if (::mkdtemp(path.data()) == nullptr) ADD_FAILURE() << "mkdtemp failed";
+  // Other users' processes, as some tests fork them, must get through to the sockets.
+  std::filesystem::permissions(path, std::filesystem::perms(0755));
+  path_ = path;
+}
+
+TempDir::~TempDir() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+TestDaemon::TestDaemon(const std::function<void(DaemonOptions*)>& adjust) {
+  options_.runtime_dir = directory_.path();
+  options_.device.kind = DeviceOptions::Kind::kEmulated;
+  options_.device.emulated.tier_bytes = {64 * kMiB, 128 * kMiB, 0};
+  adjust(&options_);
+  auto emulated = std::make_unique<EmulatedDevice>(options_.device.emulated);
+  emulated_ = emulated.get();
+  auto device = std::make_unique<FaultingDevice>(std::move(emulated));
+  device_ = device.get();
+  auto daemon = Daemon::Start(options_, std::move(device));
+  if (!daemon.ok()) {
+    ADD_FAILURE() << daemon.status();
+    ::abort();
+  }
+  daemon_ = *std::move(daemon);
+}
+
+TierArray TestDaemon::DeviceUsage() const {
+  TierArray usage{};
+  for (const Tier tier : kAllTiers) usage[TierIndex(tier)] = emulated_->used_bytes(tier);
+  return usage;
+}
+
+TierArray TestDaemon::LedgerUsage() const {
+  TierArray usage{};
+  for (const Ledger::PoolUsage& pool : daemon_->ledger().Pools()) {
+    usage[TierIndex(pool.tier)] = pool.session_bytes + pool.published_bytes;
+  }
+  return usage;
+}
+
+bool WaitUntil(const std::function<bool()>& condition, double* waited_ms) {
+  const auto begin = std::chrono::steady_clock::now();
+  while (true) {
+    const bool holds = condition();
+    const std::chrono::duration<double, std::milli> waited = std::chrono::steady_clock::now() - begin;
+    if (waited_ms != nullptr) *waited_ms = waited.count();
+    if (holds || waited.count() > 5000) return holds;
+    std::this_thread::yield();
+  }
+}
+
+}  // namespace dak::daemon
