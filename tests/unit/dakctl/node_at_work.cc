@@ -24,7 +24,8 @@ Script NodeAtWork() {
   Script script;
   Parse(R"(daemon_version: "0.1.0" api_version: 1 pid: 4242 uptime_ns: 7980000000000
            metrics_address: "127.0.0.1:9465"
-           device { kind: "cuda" name: "NVIDIA H100 80GB HBM3" uuid: "GPU-1234" granule_bytes: 2097152 link_count: 1 })",
+           device { kind: "cuda" name: "NVIDIA H100 80GB HBM3" uuid: "GPU-1234" granule_bytes: 2097152
+                    link_count: 1 })",
         script.node);
   Parse(R"(pools { tier: TIER_HBM capacity_bytes: 85899345920 free_bytes: 53687091200 session_bytes: 21474836480
                    published_bytes: 10737418240 granule_bytes: 2097152 segment_count: 12 unplaced_bytes: 1536
@@ -57,7 +58,8 @@ Script NodeAtWork() {
   Parse(R"(quotas { session_id: 3 tier: TIER_HBM limit_bytes: 34359738368 used_bytes: 20401094656 revision: 1 }
            quotas { session_id: 3 tier: TIER_HOST limit_bytes: 536870912 used_bytes: 1073741824 overage_bytes: 536870912
                     revision: 4 }
-           quotas { session_id: 12 tier: TIER_HBM limit_bytes: 18446744073709551615 used_bytes: 1073741824 revision: 1 })",
+           quotas { session_id: 12 tier: TIER_HBM limit_bytes: 18446744073709551615 used_bytes: 1073741824
+                    revision: 1 })",
         script.quotas);
   Parse(R"(links { bandwidth_bytes_per_s: 51100000000 base_round_trip_ns: 1800 target_bytes: 184320
                    sessions { session_id: 3 name: "llama-3-8b" weight: 100 active: true window_bytes: 131072
