@@ -47,10 +47,14 @@ class Maker {
   uint64_t Bytes() {
     if (OneIn(12)) return 0;
     switch (style_) {
-      case 0: return uint64_t{1} << 25;                                // all the same
-      case 1: return 1 + Below(64);                                    // tiny
-      case 2: return Magnitude(scale_, 1e3);                           // one large or small scale, widely spread
-      default: return static_cast<uint64_t>(Log(1e6, 1e9));
+      case 0:
+        return uint64_t{1} << 25;  // all the same
+      case 1:
+        return 1 + Below(64);  // tiny
+      case 2:
+        return Magnitude(scale_, 1e3);  // one large or small scale, widely spread
+      default:
+        return static_cast<uint64_t>(Log(1e6, 1e9));
     }
   }
 
