@@ -15,6 +15,10 @@ function(dak_executable name)
   add_executable(${name} ${ARG_SOURCES})
   dak_configure_target(${name})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS})
+  if(DAK_SANITIZER STREQUAL "thread")
+    target_link_libraries(${name} PRIVATE dak_tsan_absl)
+    set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON)
+  endif()
 endfunction()
 
 # dak_test(name SOURCES a.cc ... [DEPS lib ...] [LABELS unit|integration|fault|gpu ...] [TIMEOUT s]): a GoogleTest
@@ -73,3 +77,9 @@ function(dak_configure_target name)
   target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/proto)
   set_property(GLOBAL APPEND PROPERTY DAK_TARGETS ${name})
 endfunction()
+
+# What every program of a tsan build holds besides its own sources.
+if(DAK_SANITIZER STREQUAL "thread")
+  add_library(dak_tsan_absl OBJECT ${PROJECT_SOURCE_DIR}/cmake/sanitizers/tsan_absl.cc)
+  target_link_libraries(dak_tsan_absl PUBLIC absl::synchronization)
+endif()
