@@ -163,9 +163,7 @@ absl::StatusOr<std::unique_ptr<SharedPage>> EmulatedDevice::CreateSharedPage(uin
 }
 
 absl::StatusOr<std::unique_ptr<SharedPage>> EmulatedDevice::MapSharedPage(UniqueFd fd, uint64_t bytes, Access access) {
-  DAK_RETURN_IF_ERROR(CheckWholeGranules(bytes, kSharedPageGranuleBytes));
-  if (!fd.valid()) return InvalidField("fd", "there is no descriptor", "an open descriptor", "BAD_DESCRIPTOR");
-  DAK_RETURN_IF_ERROR(CheckMemoryFile(fd.get(), bytes));
+  DAK_RETURN_IF_ERROR(CheckPageHandle(fd, bytes));
   DAK_ASSIGN_OR_RETURN(MemoryView view, MemoryView::Map(fd.get(), bytes, access == Access::kReadWrite));
   return std::make_unique<EmulatedPage>(std::move(view));
 }
