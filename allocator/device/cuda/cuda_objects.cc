@@ -29,16 +29,23 @@ DriverMapping::DriverMapping(Tier tier, Access access, MappedMemory memory, CUme
 absl::Status DriverMapping::MakeReadOnly() {
   if (access_ == Access::kReadOnly) return absl::OkStatus();
   DAK_ASSIGN_OR_RETURN(ContextScope scope, ContextScope::Enter(memory_.context()));
-  if (host_pointer_ != nullptr) {
-    DAK_ASSIGN_OR_RETURN(const bool reaches, SetCpuAccess(memory_, location_, CU_MEM_ACCESS_FLAGS_PROT_READ));
-    if (!reaches) {
-      DAK_RETURN_IF_ERROR(memory_.SetAccess(location_, CU_MEM_ACCESS_FLAGS_PROT_NONE));
-      host_pointer_ = nullptr;
-    }
-  }
   const CUmemLocation gpu{.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = memory_.context()->device()};
   DAK_RETURN_IF_ERROR(memory_.SetAccess(gpu, CU_MEM_ACCESS_FLAGS_PROT_READ));
+  if (absl::Status status = MakeCpuReadOnly(); !status.ok()) {
+    // Half read-only would be a mapping that says one thing and does another.
+    LogFailure(memory_.SetAccess(gpu, CU_MEM_ACCESS_FLAGS_PROT_READWRITE));
+    return status;
+  }
   access_ = Access::kReadOnly;
+  return absl::OkStatus();
+}
+
+absl::Status DriverMapping::MakeCpuReadOnly() {
+  if (host_pointer_ == nullptr) return absl::OkStatus();
+  DAK_ASSIGN_OR_RETURN(const bool reaches, SetCpuAccess(memory_, location_, CU_MEM_ACCESS_FLAGS_PROT_READ));
+  if (reaches) return absl::OkStatus();
+  DAK_RETURN_IF_ERROR(memory_.SetAccess(location_, CU_MEM_ACCESS_FLAGS_PROT_NONE));
+  host_pointer_ = nullptr;
   return absl::OkStatus();
 }
 

@@ -46,6 +46,8 @@ class DriverMapping final : public CudaMapping {
   absl::Status MakeReadOnly() override;
 
  private:
+  absl::Status MakeCpuReadOnly();
+
   MappedMemory memory_;
   CUmemLocation location_;  // where the memory is
 };
