@@ -28,7 +28,7 @@ std::string Text(const char* format, double value) {
 
 void Demo::KillOne() {
   Worker& victim = *workers_.back();
-  const auto sessions = node_->SessionsByName();
+  auto sessions = node_->SessionsByName();
   uint64_t expected = ~uint64_t{0};
   if (sessions.has_value()) {
     expected = 0;

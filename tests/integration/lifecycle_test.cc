@@ -209,7 +209,7 @@ TEST_F(LifecycleTest, APlanIsPutInForce) {
 }
 
 TEST_F(LifecycleTest, ALeaseIsKeptWithoutTheApplicationsHelp) {
-  DaemonProcess leased({.flags = {"--lease-ms=300"}, .config = "", .hbm = "64MiB", .host = "64MiB"});
+  DaemonProcess leased({.flags = {"--lease-ms=300"}, .config = ""});
   auto session = OpenSession(leased, "leased");
   ASSERT_TRUE(session.ok()) << session.status().ToString();
   const uint64_t begin = leased.Sessions().at(0).age_ns();

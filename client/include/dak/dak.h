@@ -12,12 +12,15 @@
  * writes to them is a fatal fault of the GPU context (under MPS, of every client of that GPU). libdak refuses uploads
  * to them and every operation of its own that would write to them.
  *
- * Thread safety. Every call may be made from any thread; calls on one session are serialised, dak_gemm on one session
- * too. A forked child must not use the parent's session.
+ * Thread safety. Every call may be made from any thread. Calls of one session that talk to the daemon are serialised,
+ * operations too; neither waits for the other, and copies run side by side. A tensor must not be freed, nor its session
+ * closed, while another call uses it. A forked child must not use the parent's session: calls answer
+ * DAK_FAILED_PRECONDITION, and dak_session_close does nothing there.
  *
  * Errors. Calls return DAK_OK or a canonical status code (the numbers are gRPC's) and, if `error` isn't NULL, fill
- * it. A call that fails changed nothing. When the daemon goes away, calls answer DAK_UNAVAILABLE; memory that is
- * mapped stays valid, and operations on it go on, until the session is closed.
+ * it. A call that fails changed nothing; dak_tensors_free and dak_detach name their exception. When the daemon goes
+ * away, calls answer DAK_UNAVAILABLE; memory that is mapped stays valid, and operations on it go on, until the session
+ * is closed.
  *
  * ABI. Structs start with struct_size = sizeof(the struct), so that they may grow. No type of another library is used.
  */
@@ -123,7 +126,9 @@ typedef struct dak_tensor_spec {
  * Memory is zero. `group` NULL means "default". */
 DAK_API dak_code dak_tensors_allocate(dak_session* session, const char* group, const dak_tensor_spec* specs,
                                       size_t count, dak_tensor** tensors, dak_error* error);
-/* Frees tensors and gives memory that no tensor uses any more back to the node. All or nothing. */
+/* Frees `count` (1 to 1024) tensors and gives memory that no tensor uses any more back to the node. All or nothing, but
+ * memory must be unmapped before the daemon takes it: if the daemon then refuses or doesn't answer, tensors whose
+ * memory was unmapped answer DAK_FAILED_PRECONDITION with reason UNMAPPED to all calls until they are freed again. */
 DAK_API dak_code dak_tensors_free(dak_session* session, dak_tensor* const* tensors, size_t count, dak_error* error);
 
 typedef struct dak_tensor_info {
@@ -161,13 +166,14 @@ DAK_API dak_code dak_tensor_download(const dak_tensor* tensor, uint64_t offset_b
 /* Checks that part `index`'s rebased descriptor equals one encoded afresh at its address. DAK_DATA_LOSS if not. */
 DAK_API dak_code dak_tensor_verify_map(const dak_tensor* tensor, uint32_t index, dak_error* error);
 
-/* Seals a group under a name and a fingerprint; its tensors turn read-only here and outlive the session. */
+/* Seals a group under a name and a fingerprint; its tensors turn read-only here and outlive the session. Nothing may
+ * write to them while this runs. Their tensors' group keeps its name in this session; `group` NULL means "default". */
 DAK_API dak_code dak_publish(dak_session* session, const char* group, const char* publication, const char* fingerprint,
                              dak_error* error);
 /* Maps a publication read-only. *tensors is an array of *count, owned by the session. fingerprint NULL: any. */
 DAK_API dak_code dak_attach(dak_session* session, const char* publication, const char* fingerprint,
                             dak_tensor* const** tensors, size_t* count, dak_error* error);
-/* Unmaps a publication; its tensors here become invalid. */
+/* Unmaps a publication; its tensors here become invalid, also if the daemon doesn't answer: then detach again. */
 DAK_API dak_code dak_detach(dak_session* session, const char* publication, dak_error* error);
 /* Removes a publication from the node; memory goes when its last session detaches. */
 DAK_API dak_code dak_withdraw(dak_session* session, const char* publication, dak_error* error);
@@ -196,8 +202,10 @@ typedef struct dak_gemm_args {
   uint32_t batch;            /* 1 to 256 */
   void* stream;              /* CUstream; ignored on the emulated device */
 } dak_gemm_args;
-/* y = x W^T within the session's window. On cuda it is enqueued and the call returns; on the emulated device it has
- * run, in the time that the emulated link takes. DAK_INVALID_ARGUMENT names what isn't supported. */
+/* y = x W^T within the session's window. x and y are multiples of 16; y overlaps neither x nor W nor published memory.
+ * Operations of one session must be ordered among themselves: one stream, or events. On cuda it is enqueued and the
+ * call returns; on the emulated device it has run, in the time that the emulated link takes. DAK_INVALID_ARGUMENT names
+ * what isn't supported. */
 DAK_API dak_code dak_gemm(dak_session* session, const dak_gemm_args* args, dak_error* error);
 /* Waits for everything enqueued on `stream`. A fault of a kernel shows here. */
 DAK_API dak_code dak_synchronize(dak_session* session, void* stream, dak_error* error);

@@ -70,8 +70,8 @@ class Tensor {
 };
 
 struct SessionOptions {
-  std::string runtime_dir;       // empty: $DAK_RUNTIME_DIR, else /run/dak
-  std::string name;              // empty: the program's name
+  std::string runtime_dir{};     // empty: $DAK_RUNTIME_DIR, else /run/dak
+  std::string name{};            // empty: the program's name
   uint32_t weight = 0;           // 1 to 1000; 0: 100
   uint64_t hbm_quota_bytes = 0;  // 0: the daemon's default
   uint64_t host_quota_bytes = 0;
@@ -80,7 +80,7 @@ struct SessionOptions {
 };
 
 struct TensorSpec {
-  std::string name;
+  std::string name{};
   dak_data_type data_type = DAK_BF16;
   uint64_t rows = 0;
   uint64_t cols = 0;
@@ -90,7 +90,7 @@ struct TensorSpec {
 };
 
 struct Operation {
-  std::string name;
+  std::string name{};
   uint64_t bytes = 0;
   double flops = 0;
   double min_ratio = 0;
@@ -98,7 +98,7 @@ struct Operation {
 };
 
 struct Plan {
-  std::vector<double> ratios;  // in the order of the operations
+  std::vector<double> ratios{};  // in the order of the operations
   double predicted_s = 0;
 };
 

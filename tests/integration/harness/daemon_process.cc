@@ -40,9 +40,12 @@ DaemonProcess::~DaemonProcess() {
 }
 
 void DaemonProcess::Start() {
-  std::vector<std::string> arguments = {DAK_DAKD_PATH,           "--device=emulated",
-                                        "--hbm=" + options_.hbm, "--host=" + options_.host,
-                                        "--log-level=warn",      "--metrics-address=127.0.0.1:0"};
+  std::vector<std::string> arguments = {options_.dakd.empty() ? DAK_DAKD_PATH : options_.dakd,
+                                        "--device=" + options_.device,
+                                        "--hbm=" + options_.hbm,
+                                        "--host=" + options_.host,
+                                        "--log-level=warn",
+                                        "--metrics-address=127.0.0.1:0"};
   if (!options_.config.empty()) arguments.push_back("--config=" + runtime_dir_ + "/dakd.textproto");
   arguments.insert(arguments.end(), options_.flags.begin(), options_.flags.end());
   demo::LaunchedDaemon launched = demo::LaunchDaemon(std::move(arguments), runtime_dir_,
@@ -53,11 +56,19 @@ void DaemonProcess::Start() {
   Connect();
 }
 
-void DaemonProcess::Connect() {
+std::shared_ptr<grpc::Channel> DaemonProcess::NewChannel() const {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  auto channel = grpc::CreateCustomChannel("unix:" + runtime_dir_ + "/control.sock", grpc::InsecureChannelCredentials(),
-                                           arguments);
+  return grpc::CreateCustomChannel("unix:" + runtime_dir_ + "/control.sock", grpc::InsecureChannelCredentials(),
+                                   arguments);
+}
+
+std::unique_ptr<v1::NodeService::Stub> DaemonProcess::NewNodeStub() const {
+  return v1::NodeService::NewStub(NewChannel());
+}
+
+void DaemonProcess::Connect() {
+  auto channel = NewChannel();
   node_ = v1::NodeService::NewStub(channel);
   sessions_ = v1::SessionService::NewStub(channel);
   tensors_ = v1::TensorService::NewStub(channel);

@@ -24,10 +24,12 @@
 namespace dak::testing {
 
 struct DaemonOptions {
-  std::vector<std::string> flags;  // after the ones that every test needs
-  std::string config;              // text of a configuration file; empty: none
+  std::vector<std::string> flags{};  // after the ones that every test needs
+  std::string config{};              // text of a configuration file; empty: none
   std::string hbm = "256MiB";
   std::string host = "512MiB";
+  std::string device = "emulated";
+  std::string dakd{};  // empty: the one that was built
 };
 
 using demo::ChildProcess;
@@ -49,6 +51,8 @@ class DaemonProcess {
   // Starts it again in the same directory.
   void Start();
 
+  // Over a connection of its own.
+  std::unique_ptr<v1::NodeService::Stub> NewNodeStub() const;
   v1::NodeService::Stub& node() { return *node_; }
   v1::SessionService::Stub& sessions() { return *sessions_; }
   v1::TensorService::Stub& tensors() { return *tensors_; }
@@ -71,6 +75,7 @@ class DaemonProcess {
 
  private:
   void Connect();
+  std::shared_ptr<grpc::Channel> NewChannel() const;
 
   const DaemonOptions options_;
   std::string runtime_dir_;

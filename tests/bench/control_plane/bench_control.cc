@@ -1,0 +1,235 @@
+// What the control plane costs: dak-bench-control [--dakd=PATH] [--device=KIND] [--seconds=N] [--json=FILE].
+//
+//   allocate+map   dak_tensors_allocate of one split tensor: RPC, driver, descriptors, mapping
+//   free           dak_tensors_free of it: unmapping, RPC, driver
+//   requests/s     by 1, 8 and 64 clients at once, each with its own session: allocate and free in turn (two RPCs and
+//                  one exchange on handles.sock a pair), and ListPools alone
+//   start          from dakd's start to its readiness
+// Before anything is timed, an allocated tensor is written, read back and compared. Clients are threads of this
+// process, which shares the processors with dakd.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <thread>
+#include <vector>
+
+#include "dak/dak.hpp"
+#include "tests/integration/harness/daemon_process.h"
+
+namespace dak::testing {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr int kWarmUps = 50;
+constexpr int kStarts = 5;
+constexpr uint64_t kRows = 1024;
+constexpr uint64_t kCols = 1024;  // 2 MiB of bf16: one granule of each tier at ratio 0.5
+
+struct Options {
+  std::string dakd;
+  std::string device = "emulated";
+  std::string json;
+  double seconds = 2;  // of each figure
+};
+
+struct Figure {
+  std::string name;
+  double value = 0;
+  std::string unit;
+};
+
+[[noreturn]] void Die(const std::string& text) {
+  std::fprintf(stderr, "dak-bench-control: %s\n", text.c_str());
+  std::exit(1);
+}
+
+template <typename T>
+T Must(dak::Result<T> result) {
+  if (!result.ok()) Die(result.status().ToString());
+  return *std::move(result);
+}
+
+void Must(const dak::Status& status) {
+  if (!status.ok()) Die(status.ToString());
+}
+
+dak::TensorSpec Spec() {
+  return {.name = "w",
+          .data_type = DAK_BF16,
+          .rows = kRows,
+          .cols = kCols,
+          .offload_ratio = 0.5,
+          .remote_tier = DAK_TIER_HOST,
+          .tile_rows = 0};
+}
+
+dak::Session OpenSession(const DaemonProcess& daemon) {
+  return Must(dak::Session::Open({.runtime_dir = daemon.runtime_dir(),
+                                  .name = "bench",
+                                  .weight = 0,
+                                  .hbm_quota_bytes = 0,
+                                  .host_quota_bytes = 0,
+                                  .cxl_quota_bytes = 0,
+                                  .timeout = {}}));
+}
+
+double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+double Quantile(std::vector<double> values, double q) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1))];
+}
+
+void CheckMemory(dak::Session& session) {
+  const dak::Tensor w = Must(session.Allocate(Spec()));
+  std::vector<uint16_t> written(kRows * kCols);
+  for (size_t i = 0; i < written.size(); ++i) written[i] = static_cast<uint16_t>(i * 40503u);
+  std::vector<uint16_t> read(written.size());
+  Must(w.Upload(std::span(written)));
+  Must(w.Download(std::span(read)));
+  if (read != written) Die("what was uploaded isn't what was downloaded");
+  Must(session.Free(w));
+}
+
+void MeasureLatency(const DaemonProcess& daemon, double seconds, std::vector<Figure>* figures) {
+  dak::Session session = OpenSession(daemon);
+  CheckMemory(session);
+  std::vector<double> allocate_us;
+  std::vector<double> free_us;
+  const Clock::time_point end =
+      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  for (int i = -kWarmUps; i < 0 || Clock::now() < end; ++i) {
+    const Clock::time_point begin = Clock::now();
+    const dak::Tensor w = Must(session.Allocate(Spec()));
+    const Clock::time_point allocated = Clock::now();
+    Must(session.Free(w));
+    if (i < 0) continue;
+    allocate_us.push_back(Seconds(allocated - begin) * 1e6);
+    free_us.push_back(Seconds(Clock::now() - allocated) * 1e6);
+  }
+  figures->push_back({"allocate_map_p50", Quantile(allocate_us, 0.5), "us"});
+  figures->push_back({"allocate_map_p99", Quantile(allocate_us, 0.99), "us"});
+  figures->push_back({"free_p50", Quantile(free_us, 0.5), "us"});
+  figures->push_back({"free_p99", Quantile(free_us, 0.99), "us"});
+  figures->push_back({"latency_samples", static_cast<double>(free_us.size()), "pairs"});
+}
+
+// Runs `request` in `clients` threads and returns how often a second it was done in all. `make` is called once a thread
+// and returns the request.
+template <typename Make>
+double Rate(int clients, double seconds, const Make& make) {
+  std::atomic<int> ready{0};
+  std::atomic<bool> go{false};
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> done{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < clients; ++i) {
+    threads.emplace_back([&] {
+      auto request = make();
+      request();
+      ++ready;
+      go.wait(false);
+      uint64_t own = 0;
+      while (!stop.load(std::memory_order_relaxed)) {
+        request();
+        ++own;
+      }
+      done += own;
+    });
+  }
+  while (ready.load() < clients) std::this_thread::yield();
+  const Clock::time_point begin = Clock::now();
+  go = true;
+  go.notify_all();
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));  // tidy: sleep, the time that is measured over
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  return static_cast<double>(done.load()) / Seconds(Clock::now() - begin);
+}
+
+void MeasureRates(DaemonProcess& daemon, double seconds, std::vector<Figure>* figures) {
+  for (const int clients : {1, 8, 64}) {
+    const double pairs = Rate(clients, seconds, [&] {
+      auto session = std::make_shared<dak::Session>(OpenSession(daemon));
+      return [session] { Must(session->Free(Must(session->Allocate(Spec())))); };
+    });
+    figures->push_back({"allocate_free_clients_" + std::to_string(clients), 2 * pairs, "requests/s"});
+  }
+  for (const int clients : {1, 8, 64}) {
+    const double requests = Rate(clients, seconds, [&] {
+      std::shared_ptr<v1::NodeService::Stub> node = daemon.NewNodeStub();
+      return [node] { Ask(*node, &v1::NodeService::Stub::ListPools, v1::ListPoolsRequest()); };
+    });
+    figures->push_back({"list_pools_clients_" + std::to_string(clients), requests, "requests/s"});
+  }
+}
+
+void MeasureStart(const Options& options, std::vector<Figure>* figures) {
+  std::vector<double> starts;
+  for (int i = 0; i < kStarts; ++i) {
+    DaemonOptions daemon_options;
+    daemon_options.device = options.device;
+    daemon_options.dakd = options.dakd;
+    starts.push_back(DaemonProcess(daemon_options).start_seconds());
+  }
+  figures->push_back({"daemon_start_p50", Quantile(starts, 0.5) * 1e3, "ms"});
+  figures->push_back({"daemon_start_max", Quantile(starts, 1) * 1e3, "ms"});
+}
+
+void Print(const Options& options, const std::vector<Figure>& figures) {
+  std::printf("control plane, %s device, %u processors\n", options.device.c_str(), std::thread::hardware_concurrency());
+  for (const Figure& figure : figures) {
+    std::printf("  %-28s %12.1f %s\n", figure.name.c_str(), figure.value, figure.unit.c_str());
+  }
+  if (options.json.empty()) return;
+  std::ofstream json(options.json);
+  json << "{\n  \"bench\": \"control_plane\",\n  \"device\": \"" << options.device
+       << "\",\n  \"processors\": " << std::thread::hardware_concurrency();
+  for (const Figure& figure : figures) {
+    json << ",\n  \"" << figure.name << "\": {\"value\": " << figure.value << ", \"unit\": \"" << figure.unit << "\"}";
+  }
+  json << "\n}\n";
+  if (!json) Die("can't write " + options.json);
+}
+
+Options Parse(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    const size_t equals = argument.find('=');
+    const std::string name = argument.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : argument.substr(equals + 1);
+    if (name == "--dakd") {
+      options.dakd = value;
+    } else if (name == "--device") {
+      options.device = value;
+    } else if (name == "--json") {
+      options.json = value;
+    } else if (name == "--seconds") {
+      options.seconds = std::stod(value);
+    } else {
+      Die("usage: dak-bench-control [--dakd=PATH] [--device=KIND] [--seconds=N] [--json=FILE]");
+    }
+  }
+  return options;
+}
+
+}  // namespace
+}  // namespace dak::testing
+
+int main(int argc, char** argv) {
+  using namespace dak::testing;
+  const Options options = Parse(argc, argv);
+  std::vector<Figure> figures;
+  MeasureStart(options, &figures);
+  DaemonOptions daemon_options;
+  daemon_options.device = options.device;
+  daemon_options.dakd = options.dakd;
+  DaemonProcess daemon(daemon_options);
+  MeasureLatency(daemon, options.seconds, &figures);
+  MeasureRates(daemon, options.seconds, &figures);
+  Print(options, figures);
+  return 0;
+}
