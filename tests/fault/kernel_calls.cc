@@ -84,12 +84,12 @@ int close(int fd) {
 }
 
 int nanosleep(const timespec* wanted, timespec* left) {
-  Count("nanosleep");
+  Count("sleep");
   return static_cast<int>(syscall(SYS_nanosleep, wanted, left));
 }
 
 int clock_nanosleep(clockid_t clock, int flags, const timespec* wanted, timespec* left) {
-  Count("clock_nanosleep");
+  Count("sleep");
   return syscall(SYS_clock_nanosleep, clock, flags, wanted, left) == 0 ? 0 : errno;
 }
 }
