@@ -10,8 +10,8 @@
 // Errors: Serve is UNAVAILABLE if the address can't be bound (the message names it), INVALID_ARGUMENT if it is no
 // host:port, FAILED_PRECONDITION if it serves already.
 //
-// Cardinality: label values from outside are cut to 128 printable characters; at most 1024 sessions have series of their
-// own; each counted family admits a fixed number of label sets and counts the rest under "other".
+// Cardinality: label values from outside are cut to 128 printable characters; at most 1024 sessions have series of
+// their own; each counted family admits a fixed number of label sets and counts the rest under "other".
 #ifndef DAK_MONITORING_METRICS_H_
 #define DAK_MONITORING_METRICS_H_
 
