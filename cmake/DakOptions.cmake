@@ -5,6 +5,9 @@ set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}:$ORIGIN/../lib")
+# The same layout as once installed: programs find each other and libdak in the build tree as well.
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
 
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
@@ -12,8 +15,14 @@ endif()
 
 find_program(DAK_CCACHE ccache)
 if(DAK_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${DAK_CCACHE})
+  # Without this, ccache refuses every source that uses a precompiled header.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${DAK_CCACHE})
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${DAK_CCACHE})
+endif()
+
+find_program(DAK_MOLD mold)
+if(DAK_MOLD)
+  add_link_options($<$<LINK_LANGUAGE:C,CXX>:-fuse-ld=mold>)
 endif()
 
 set(DAK_WARNINGS -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Werror)
@@ -24,7 +33,8 @@ if(DAK_SANITIZER STREQUAL "address")
                       $<$<COMPILE_LANGUAGE:C,CXX>:-fno-omit-frame-pointer>)
   add_link_options(-fsanitize=address,undefined)
 elseif(DAK_SANITIZER STREQUAL "thread")
-  add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=thread> $<$<COMPILE_LANGUAGE:C,CXX>:-fno-omit-frame-pointer>)
+  add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=thread>
+                      $<$<COMPILE_LANGUAGE:C,CXX>:-fno-omit-frame-pointer>)
   add_link_options(-fsanitize=thread)
 elseif(DAK_SANITIZER)
   message(FATAL_ERROR "DAK_SANITIZER is '${DAK_SANITIZER}': address, thread or empty")

@@ -1,3 +1,6 @@
+# The commands that components describe themselves with. All targets are noted in the global property DAK_TARGETS, for
+# DakPrecompile.
+
 # dak_library(name SOURCES a.cc ... [DEPS lib ...] [PRIVATE_DEPS lib ...]): one static library of a component.
 function(dak_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
@@ -12,6 +15,10 @@ function(dak_executable name)
   add_executable(${name} ${ARG_SOURCES})
   dak_configure_target(${name})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS})
+  if(DAK_SANITIZER STREQUAL "thread")
+    target_link_libraries(${name} PRIVATE dak_tsan_absl)
+    set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON)
+  endif()
 endfunction()
 
 # dak_test(name SOURCES a.cc ... [DEPS lib ...] [LABELS unit|integration|fault|gpu ...] [TIMEOUT s]): a GoogleTest
@@ -19,23 +26,48 @@ endfunction()
 function(dak_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   dak_executable(${name} SOURCES ${ARG_SOURCES} DEPS ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  set_target_properties(${name} PROPERTIES DAK_IS_TEST ON)
+  if("gpu" IN_LIST ARG_LABELS)
+    dak_install_beside_tests(${name})
+    return()
+  endif()
+  if(DAK_BUNDLE)
+    set_target_properties(${name} PROPERTIES EXCLUDE_FROM_ALL ON)
+    return()
+  endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
-  if("gpu" IN_LIST ARG_LABELS)
-    install(TARGETS ${name} RUNTIME DESTINATION libexec/dak/tests COMPONENT tests)
-    set_target_properties(${name} PROPERTIES INSTALL_RPATH "$ORIGIN/../../../lib")
-    return()
-  endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+  dak_sanitize_test(${name})
+endfunction()
+
+# dak_sanitize_test(name): gives a ctest test the options that the sanitizers take, and more time. Children of the test
+# inherit them.
+function(dak_sanitize_test name)
+  if(NOT DAK_SANITIZER)
+    return()
+  endif()
+  get_test_property(${name} TIMEOUT timeout)
+  math(EXPR timeout "${timeout} * 4")
+  set(folder ${PROJECT_SOURCE_DIR}/cmake/sanitizers)
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} ENVIRONMENT
+    "ASAN_OPTIONS=strict_string_checks=1:check_initialization_order=1;\
+LSAN_OPTIONS=suppressions=${folder}/lsan.supp:print_suppressions=0;\
+UBSAN_OPTIONS=print_stacktrace=1;\
+TSAN_OPTIONS=suppressions=${folder}/tsan.supp:second_deadlock_stack=1:history_size=4")
 endfunction()
 
 # dak_bench(name SOURCES a.cc ... [DEPS lib ...]): built with the tests, run by hand, installed beside the GPU tests.
 function(dak_bench name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
   dak_executable(${name} SOURCES ${ARG_SOURCES} DEPS ${ARG_DEPS})
-  install(TARGETS ${name} RUNTIME DESTINATION libexec/dak/tests COMPONENT tests)
+  dak_install_beside_tests(${name})
+endfunction()
+
+function(dak_install_beside_tests name)
+  install(TARGETS ${name} RUNTIME DESTINATION libexec/dak/tests COMPONENT tests EXCLUDE_FROM_ALL)
   set_target_properties(${name} PROPERTIES INSTALL_RPATH "$ORIGIN/../../../lib")
 endfunction()
 
@@ -43,4 +75,11 @@ function(dak_configure_target name)
   target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${DAK_WARNINGS}>
                                          $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra -Werror=all-warnings>)
   target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/proto)
+  set_property(GLOBAL APPEND PROPERTY DAK_TARGETS ${name})
 endfunction()
+
+# What every program of a tsan build holds besides its own sources.
+if(DAK_SANITIZER STREQUAL "thread")
+  add_library(dak_tsan_absl OBJECT ${PROJECT_SOURCE_DIR}/cmake/sanitizers/tsan_absl.cc)
+  target_link_libraries(dak_tsan_absl PUBLIC absl::synchronization)
+endif()
