@@ -14,10 +14,8 @@ constexpr double kFull = 0.97;
 // A cut takes at most a fifth; a raise adds an eighth of the goal.
 constexpr double kLeastKept = 0.8;
 constexpr double kRaise = 1.0 / 8;
-// Queueing that the round trip shows, as against noise.
-constexpr double kQueueing = 1.25;
-// A link whose profile is this far off isn't this link any more.
-constexpr double kLongestRoundTrip = 8;
+// Ticks for which a round trip that was learned is believed in: a second, at the usual interval.
+constexpr int kLearnedTicks = 200;
 // How near the cliff all bytes in flight may come, violators' included.
 constexpr double kOfCliff = 0.9;
 
@@ -28,10 +26,14 @@ double Controller::CapBytes() const {
 }
 double Controller::GoalBytes() const { return std::min(parameters_.target_bdp * Product(), CapBytes()); }
 double Controller::LeastBytes() const { return std::min(Product(), GoalBytes()); }
-// What may be in flight beside the bytes that nobody's window holds.
+// What windows may add to the bytes that none of them holds, so that all stays under the cliff. Past it already,
+// nothing is won by starving those who obey.
 double Controller::SafeBytes() const {
-  return std::max(kOfCliff * static_cast<double>(profile_.cliff_bytes) - load_.violating_bytes - unexplained_bytes_,
-                  0.0);
+  const auto cliff = static_cast<double>(profile_.cliff_bytes);
+  const double others_bytes = load_.violating_bytes + unexplained_bytes_;
+  const double least_bytes = std::min(LeastBytes(), (1 - kOfCliff) * cliff);
+  if (others_bytes >= cliff) return least_bytes;
+  return std::max(kOfCliff * cliff - others_bytes, std::min(least_bytes, cliff - others_bytes));
 }
 
 void Controller::Adapt() {
@@ -41,7 +43,9 @@ void Controller::Adapt() {
     cut_.made = false;
     return;
   }
-  // A shorter trip than the one believed in disproves it.
+  // A shorter trip than the one believed in disproves it. One that was learned is put to the test now and then, since
+  // the windows that it leads to make it look true.
+  if (--learned_ticks_ <= 0) round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
   round_trip_ns_ = std::clamp(load.round_trip_ns, static_cast<double>(profile_.round_trip_ns), round_trip_ns_);
   const double expected_ns =
       std::max(parameters_.target_bdp * round_trip_ns_, planned_bytes_ / profile_.bandwidth_bytes_per_s * 1e9);
@@ -58,23 +62,30 @@ void Controller::Adapt() {
   }
   cut_.made = false;
   if (load.round_trip_ns >= kShort * expected_ns) return;
+  const double carried = load.bytes_per_s + static_cast<double>(background_window_bytes_) / load.round_trip_ns * 1e9;
   const double step_bytes = std::max(GoalBytes() * kRaise, static_cast<double>(parameters_.min_window_bytes));
   if (target_bytes_ < GoalBytes()) {
     target_bytes_ = std::min(target_bytes_ + step_bytes, GoalBytes());
-  } else if (load.hungry && load.bytes_per_s < kFull * profile_.bandwidth_bytes_per_s) {
+  } else if (load.hungry && carried < kFull * profile_.bandwidth_bytes_per_s) {
     target_bytes_ = std::min(target_bytes_ + step_bytes, CapBytes());
   }
 }
 
 // Where reads queue, fewer of them come back sooner, at the same rate. Where fewer only come back slower, they never
-// queued: the unloaded round trip is longer than the profile says.
+// queued: the unloaded round trip is longer than the profile says. A flood by somebody else looks much the same, so
+// this is believed only where larger windows beside such a flood would still be safe.
 bool Controller::LearnFromCut() {
   if (cut_.round_trip_ns == 0 || cut_.bytes_per_s == 0 || target_bytes_ >= cut_.target_bytes) return false;
   const double cut = 1 - target_bytes_ / cut_.target_bytes;
   const double sooner = 1 - load_.round_trip_ns / cut_.round_trip_ns;
   const double slower = 1 - load_.bytes_per_s / cut_.bytes_per_s;
   if (slower < cut / 2 || sooner > slower / 2) return false;
-  round_trip_ns_ = std::min(load_.round_trip_ns, kLongestRoundTrip * static_cast<double>(profile_.round_trip_ns));
+  const double all_bytes = profile_.bandwidth_bytes_per_s * load_.round_trip_ns * 1e-9;
+  const double flood_bytes = all_bytes - load_.honest_bytes;
+  const double windows_bytes = std::min(parameters_.target_bdp * all_bytes, CapBytes());
+  if (flood_bytes + windows_bytes > kOfCliff * static_cast<double>(profile_.cliff_bytes)) return false;
+  round_trip_ns_ = load_.round_trip_ns;
+  learned_ticks_ = kLearnedTicks;
   target_bytes_ = cut_.target_bytes;
   cut_.made = false;
   return true;

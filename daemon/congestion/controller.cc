@@ -13,6 +13,8 @@ namespace {
 constexpr uint32_t kMostWeight = 1000;
 // Use that modest sessions are counted with, over what was measured.
 constexpr double kHeadroom = 1.25;
+// Of the bandwidth-delay product: what fills the link for sure.
+constexpr double kEnough = 1.1;
 // Ticks closer together than this part of the interval tell nothing.
 constexpr uint64_t kLeastOfInterval = 8;
 
@@ -138,6 +140,7 @@ void Controller::Divide(bool settle_rounding) {
     }
   }
   Budget budget = {.target_bytes = std::min(target_bytes_, SafeBytes()),
+                   .enough_bytes = kEnough * Product(),
                    .cap_bytes = CapBytes(),
                    .tile_bytes = parameters_.min_window_bytes};
   double background_bytes = 0;

@@ -133,6 +133,7 @@ class Controller {
   uint64_t last_tick_ns_ = 0;
   Load load_;
   double round_trip_ns_ = 0;  // unloaded: the profile's, until a cut shows that it is longer
+  int learned_ticks_ = 0;     // for which that is still believed
   double target_bytes_ = 0;
   Cut cut_;
   double planned_bytes_ = 0;  // in flight through floors and violators: more than the target, and no surprise

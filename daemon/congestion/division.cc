@@ -7,6 +7,11 @@
 namespace dak::congestion {
 namespace {
 
+// Shares this near to whole tiles are left alone; for that the target may be missed by a quarter or passed by half.
+constexpr double kSteadyError = 0.02;
+constexpr double kSteadyLeast = 0.75;
+constexpr double kSteadyMost = 1.5;
+
 struct Hungry {
   Share* share = nullptr;
   double ideal_tiles = 0;
@@ -54,6 +59,22 @@ void Round(int64_t total, std::vector<Hungry>& hungry) {
   }
 }
 
+// The number of tiles nearest to `wanted`, within [least, most], that makes everyone's share nearly whole, so that
+// windows don't change from tick to tick; `wanted` if there is none.
+int64_t SteadyTiles(int64_t wanted, int64_t least, int64_t most, double weight, const std::vector<Hungry>& hungry) {
+  const auto steady = [&](int64_t tiles) {
+    return tiles >= least && tiles <= most && std::all_of(hungry.begin(), hungry.end(), [&](const Hungry& h) {
+             const double ideal = static_cast<double>(tiles) * h.share->weight / weight;
+             return std::abs(std::round(ideal) - ideal) <= kSteadyError * ideal;
+           });
+  };
+  for (int64_t away = 0; away <= std::max(most - wanted, wanted - least); ++away) {
+    if (steady(wanted + away)) return wanted + away;
+    if (steady(wanted - away)) return wanted - away;
+  }
+  return wanted;
+}
+
 // The hungry ones' part of the target; returns the bytes given.
 double DivideAmongHungry(const Budget& budget, double bytes, double room_bytes, bool settle_rounding,
                          std::vector<Hungry>& hungry) {
@@ -63,10 +84,15 @@ double DivideAmongHungry(const Budget& budget, double bytes, double room_bytes, 
   uint32_t lightest = hungry[0].share->weight;
   for (const Hungry& h : hungry) lightest = std::min(lightest, h.share->weight);
   // Enough tiles that the lightest session's share is one, if there is room.
-  const auto fair = static_cast<int64_t>(std::ceil(WeightOf(hungry) / lightest - 1e-9));
+  const double weight = WeightOf(hungry);
+  const auto fair = static_cast<int64_t>(std::ceil(weight / lightest - 1e-9));
   const auto room = static_cast<int64_t>(room_bytes / tile);
-  const auto wanted = static_cast<int64_t>(bytes / tile);
-  const int64_t total = std::max(count, std::min(std::max(wanted, fair), room));
+  const auto target = static_cast<int64_t>(bytes / tile);
+  const int64_t wanted = std::max(count, std::min(std::max(target, fair), room));
+  const double enough_bytes = std::max(bytes * kSteadyLeast, budget.enough_bytes);
+  const int64_t least = std::min(wanted, std::max(fair, static_cast<int64_t>(std::ceil(enough_bytes / tile))));
+  const int64_t most = std::min(static_cast<int64_t>(bytes / tile * kSteadyMost), room);
+  const int64_t total = SteadyTiles(wanted, least, most, weight, hungry);
   SetIdeals(static_cast<double>(total), hungry);
   Round(total, hungry);
   for (Hungry& h : hungry) {

@@ -2,7 +2,8 @@
 //
 // Sessions are hungry (they use what they get) or modest (they use less than they might, down to nothing). The modest
 // ones are counted with what they use; the hungry ones split the rest of the target by weight, at least a tile each.
-// The parts of tiles that rounding takes are carried to the next division. What then is left under the cap is lent to
+// If somewhat more or fewer tiles make everyone's share a whole number, those are taken; otherwise the parts of tiles
+// that rounding takes are carried to the next division. What then is left under the cap is lent to
 // the modest ones, up to the share that they would have if they were hungry.
 //
 // Thread safety: pure functions on the caller's values. O(n log n).
@@ -17,6 +18,7 @@ namespace dak::congestion {
 
 struct Budget {
   double target_bytes = 0;  // what those that want the link share
+  double enough_bytes = 0;  // with less than this they can't fill it
   double cap_bytes = 0;     // what all windows together may reach, but that every hungry session gets a tile
   uint64_t tile_bytes = 1;
 };

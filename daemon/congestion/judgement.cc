@@ -87,8 +87,10 @@ void Controller::Judge(Entry& entry, uint64_t now_ns) const {
   state.active = now_ns < entry.last_byte_ns + parameters_.idle_after_ns;
   const auto counted_bytes = static_cast<double>(std::min(measured.inflight_bytes, allowed_bytes));
   entry.used_bytes = state.active ? std::max({reckoned_bytes, counted_bytes, kUseKept * entry.used_bytes}) : 0;
-  entry.hungry = state.active && (entry.fresh || state.violating ||
-                                  entry.used_bytes >= kHungryFill * static_cast<double>(entry.least_window_bytes));
+  entry.hungry =
+      state.active &&
+      (entry.fresh || state.violating ||
+       entry.used_bytes >= kHungryFill * static_cast<double>(std::max(entry.least_window_bytes, tile_bytes)));
 }
 
 void Controller::SumUp() {

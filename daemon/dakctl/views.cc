@@ -183,20 +183,24 @@ std::string QuotasView(const v1::GetQuotasResponse& quotas, const v1::ListSessio
   return table.Render();
 }
 
+std::string LinkText(const v1::LinkState& link, const Format& format) {
+  uint64_t rate = 0, windows = 0;
+  for (const auto& session : link.sessions()) {
+    rate += session.achieved_bytes_per_s();
+    windows += session.window_bytes();
+  }
+  return absl::StrCat("link ", link.link(), ": ", format.Rate(rate), " of ", format.Rate(link.bandwidth_bytes_per_s()),
+                      " (", Percent(rate, link.bandwidth_bytes_per_s()), "), windows ", format.Bytes(windows), " of ",
+                      format.Bytes(link.target_bytes()));
+}
+
 std::string CongestionView(const v1::GetCongestionResponse& congestion, const Format& format) {
   if (congestion.links().empty()) return "no links\n";
   std::string out;
   for (const v1::LinkState& link : congestion.links()) {
     if (!out.empty()) out += "\n";
-    uint64_t rate = 0, windows = 0;
-    for (const auto& session : link.sessions()) {
-      rate += session.achieved_bytes_per_s();
-      windows += session.window_bytes();
-    }
-    absl::StrAppend(&out, "link ", link.link(), ": ", format.Rate(rate), " of ",
-                    format.Rate(link.bandwidth_bytes_per_s()), ", windows ", format.Bytes(windows), " of ",
-                    format.Bytes(link.target_bytes()), ", unloaded round trip ",
-                    Duration(link.base_round_trip_ns() / 1e9), "\n");
+    absl::StrAppend(&out, LinkText(link, format), ", unloaded round trip ", Duration(link.base_round_trip_ns() / 1e9),
+                    "\n");
     if (link.sessions().empty()) continue;
     Table table;
     table.Column("SESSION", kRight).Column("NAME").Column("WEIGHT", kRight).Column("STATE").Column("WINDOW", kRight);

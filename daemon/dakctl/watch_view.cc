@@ -44,17 +44,6 @@ std::string PoolTable(const v1::ListPoolsResponse& pools, const Format& format) 
   return table.Render();
 }
 
-std::string LinkText(const v1::LinkState& link, const Format& format) {
-  uint64_t rate = 0, windows = 0;
-  for (const auto& session : link.sessions()) {
-    rate += session.achieved_bytes_per_s();
-    windows += session.window_bytes();
-  }
-  return absl::StrCat("link ", link.link(), ": ", format.Rate(rate), " of ", format.Rate(link.bandwidth_bytes_per_s()),
-                      " (", Percent(rate, link.bandwidth_bytes_per_s()), "), windows ", format.Bytes(windows), " of ",
-                      format.Bytes(link.target_bytes()));
-}
-
 // What watch shows of one session, in the order of SessionColumns.
 std::vector<std::string> SessionCells(const v1::SessionInfo& session, const Traffic& traffic, const Format& format) {
   const uint64_t total = TotalBytes(session.used());

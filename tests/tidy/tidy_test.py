@@ -70,6 +70,7 @@ class RulesOnCode(unittest.TestCase):
             self.assertEqual(findings(rule, {"daemon/a.cc": call}), [], call)
         self.assertEqual(findings(rule, {"tests/a.cc": "sleep(1);  // tidy: sleep, because no event tells"}), [])
         self.assertEqual(findings(rule, {"tests/a.cc": "sleep(1);  // tidy: sleep"}), [("tests/a.cc", 1)])
+        self.assertEqual(findings(rule, {"tests/a.cc": "int nanosleep(const timespec* t) {"}), [])
 
     def test_unfinished(self):
         rule = rules_code.unfinished

@@ -152,7 +152,7 @@ TEST_F(CommandsTest, QuotasSetSendsWhatWasAskedFor) {
 
 TEST_F(CommandsTest, CongestionShowsWindowsByLink) {
   EXPECT_EQ(Out({"congestion"}),
-            R"(link 0: 48.7 GB/s of 51.1 GB/s, windows 136 KiB of 180 KiB, unloaded round trip 1.80 us
+            R"(link 0: 48.7 GB/s of 51.1 GB/s (95.3 %), windows 136 KiB of 180 KiB, unloaded round trip 1.80 us
   SESSION  NAME        WEIGHT  STATE     WINDOW       RATE  OF LINK  ROUND TRIP  PEAK IN FLIGHT
         3  llama-3-8b     100  active   128 KiB  48.7 GB/s   95.3 %     2.60 us         128 KiB
        12  idle            50  idle    8.00 KiB      0 B/s      0 %           -             0 B

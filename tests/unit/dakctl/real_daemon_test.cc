@@ -47,14 +47,14 @@ class RealDaemonTest : public ::testing::Test {
 };
 
 TEST_F(RealDaemonTest, ShowsWhatItHolds) {
-  EXPECT_THAT(Out({"status"}), AllOf(StartsWith("dakd "), HasSubstr("device    emulated 0\n"),
+  EXPECT_THAT(Out({"status"}), AllOf(StartsWith("dakd "), HasSubstr("device    emulated 0: "),
                                      HasSubstr("metrics   off\n"), HasSubstr("sessions  1, ")));
   EXPECT_THAT(Out({"pools"}), ContainsRegex("hbm +64.0 MiB +2.00 MiB +2.00 MiB +60.0 MiB +6.2 %"));
   EXPECT_THAT(Out({"sessions"}), ContainsRegex(" llama +[0-9]+ .* 100 +1 +2.00 MiB +2.00 MiB +50.0 %"));
   EXPECT_THAT(Out({"tensors"}), AllOf(ContainsRegex(id() + " +layers +w +bf16 +1024 +1024 +1.50 MiB +512 KiB +25.0 %"),
                                       ContainsRegex("published +[^ ]+ +embed")));
   EXPECT_THAT(Out({"tensors", "--session=" + id()}), ::testing::Not(HasSubstr("embed")));
-  EXPECT_THAT(Out({"publications"}), ContainsRegex("model/embed .* 2.00 MiB +0 B +0 +open +sha256:ab"));
+  EXPECT_THAT(Out({"publications"}), ContainsRegex("model/embed .* 2.00 MiB +0 B +1 +open +sha256:ab"));
   EXPECT_THAT(Out({"congestion"}), AllOf(StartsWith("link 0: 0 B/s of "), HasSubstr("llama")));
 }
 
@@ -72,7 +72,10 @@ TEST_F(RealDaemonTest, ChangesAQuotaWhileTheSessionRuns) {
 }
 
 TEST_F(RealDaemonTest, WithdrawsAPublicationOnce) {
-  EXPECT_EQ(Out({"withdraw", "model/embed"}), "model/embed: withdrawn, and its memory is free\n");
+  // The publisher stays attached to what it published.
+  EXPECT_THAT(Out({"withdraw", "model/embed"}), HasSubstr("withdrawn; 1 session is still attached"));
+  EXPECT_THAT(Out({"publications"}), ContainsRegex("model/embed .* withdrawn "));
+  ASSERT_THAT(session_.Detach("model/embed"), IsOk());
   EXPECT_EQ(Out({"publications"}), "no publications\n");
   const Result again = Dakctl(dir(), {"withdraw", "model/embed"});
   EXPECT_EQ(again.exit_code, kExitFailed);

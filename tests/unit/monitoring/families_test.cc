@@ -196,6 +196,20 @@ TEST(FamiliesTest, DocExpressionsNameOnlyWhatExists) {
       "docs/metrics.md");
 }
 
+// Alert names with their severities, as a pattern finds them.
+std::map<std::string, std::string> AlertsIn(const std::string& text, const char* pattern) {
+  std::map<std::string, std::string> alerts;
+  const std::regex regex(pattern);
+  for (std::sregex_iterator it(text.begin(), text.end(), regex), end; it != end; ++it) alerts[(*it)[1]] = (*it)[2];
+  return alerts;
+}
+
+TEST(FamiliesTest, EveryAlertSaysWhatToDo) {
+  const auto rules = AlertsIn(ReadFile(kRules), "alert: (\\w+)[^]*?severity: (\\w+)");
+  EXPECT_GE(rules.size(), 10u);
+  EXPECT_EQ(AlertsIn(ReadFile(kRoot + "/docs/operations.md"), "\n\\| `(Dak\\w+)` \\| (\\w+) \\|"), rules);
+}
+
 class PromtoolTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -236,6 +250,14 @@ TEST_F(PromtoolTest, EveryAlertHasATest) {
     EXPECT_TRUE(std::regex_search(tests, std::regex("alertname: " + (*it)[1].str() + "\\n\\s+exp_alerts:")))
         << it->str();
   }
+}
+
+TEST_F(PromtoolTest, AcceptsTheExampleConfiguration) {
+  std::filesystem::copy(kRules, dir_ + "/dak.rules.yml");
+  std::filesystem::copy(kRoot + "/deploy/prometheus.yml", dir_ + "/prometheus.yml");
+  const auto result = RunCommand(kPromtool + " check config " + dir_ + "/prometheus.yml");
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("rules found"));
 }
 
 // Each expression of the dashboard becomes a recording rule, so that the PromQL parser sees it.
