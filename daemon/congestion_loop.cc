@@ -100,10 +100,10 @@ void CongestionLoop::TickOnce(uint64_t now_ns) {
   }
 }
 
-void CongestionLoop::TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_ns,
-                              std::vector<Violation>* violations) {
+void CongestionLoop::TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_ns, std::vector<Violation>* violations) {
   // A late scrape of a page may fall into the next interval, hence the factor of two.
-  const auto most_bytes = static_cast<uint64_t>(2 * profile_.bandwidth_bytes_per_s * static_cast<double>(elapsed_ns) / 1e9);
+  const auto most_bytes =
+      static_cast<uint64_t>(2 * profile_.bandwidth_bytes_per_s * static_cast<double>(elapsed_ns) / 1e9);
   std::vector<congestion::SessionReport> reports;
   reports.reserve(sessions_.size());
   uint64_t inflight_sum_bytes = 0;

@@ -62,7 +62,7 @@ class CongestionLoop {
 
  private:
   struct PerLink {
-    LinkReportValues last;  // as reported
+    LinkReportValues last;   // as reported
     LinkReportValues total;  // clamped
     bool violating = false;
   };

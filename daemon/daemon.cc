@@ -54,7 +54,8 @@ PeerTable MakePeerTable() {
   return PeerTable(std::max(last - kMaxControlConnections, descriptors / 2), last);
 }
 
-absl::StatusOr<TierArray> Capacities(const DaemonOptions& options, const Device& device, std::array<int, kTierCount>* nodes) {
+absl::StatusOr<TierArray> Capacities(const DaemonOptions& options, const Device& device,
+                                     std::array<int, kTierCount>* nodes) {
   TierArray capacities{};
   for (const Tier tier : kAllTiers) {
     const size_t index = TierIndex(tier);
@@ -67,8 +68,7 @@ absl::StatusOr<TierArray> Capacities(const DaemonOptions& options, const Device&
       return info.status();
     }
     (*nodes)[index] = info->numa_node;
-    capacities[index] =
-        configured.value_or(DefaultCapacity(device.description().kind, tier, info->total_bytes));
+    capacities[index] = configured.value_or(DefaultCapacity(device.description().kind, tier, info->total_bytes));
     if (capacities[index] > info->total_bytes) {
       const std::string field = absl::StrCat("pools.", TierName(tier), ".capacity");
       return WithDetail(absl::ResourceExhaustedError(absl::StrCat(field, ": the device has ", info->total_bytes,
@@ -192,8 +192,8 @@ class Daemon::Impl {
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
     builder.SetMaxSendMessageSize(kMaxMessageBytes);
     builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::NUM_CQS, 1);
-    for (grpc::Service* service : std::initializer_list<grpc::Service*>{&session_service_, &tensor_service_,
-                                                                        &plan_service_, &node_service_}) {
+    for (grpc::Service* service :
+         std::initializer_list<grpc::Service*>{&session_service_, &tensor_service_, &plan_service_, &node_service_}) {
       builder.RegisterService(service);
     }
     server_ = builder.BuildAndStart();

@@ -33,8 +33,8 @@ absl::StatusOr<RuntimeDir> RuntimeDir::Claim(const std::string& path) {
   if (!lock.valid()) return PathError(lock_path, "open");
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return PathError(lock_path, "flock");
-    return WithDetail(absl::FailedPreconditionError(absl::StrCat("runtime_dir: another dakd (pid ", ReadPid(lock.get()),
-                                                                 ") serves ", path)),
+    return WithDetail(absl::FailedPreconditionError(
+                          absl::StrCat("runtime_dir: another dakd (pid ", ReadPid(lock.get()), ") serves ", path)),
                       {.field = "runtime_dir", .reason = "ALREADY_RUNNING"});
   }
   const std::string pid = absl::StrCat(::getpid());
@@ -45,8 +45,11 @@ absl::StatusOr<RuntimeDir> RuntimeDir::Claim(const std::string& path) {
 }
 
 void RuntimeDir::RemoveSockets() const {
-  ::unlink(control_socket().c_str());
-  ::unlink(handles_socket().c_str());
+  for (const std::string& path : {control_socket(), handles_socket()}) {
+    // A start that failed because a file was in the way must not end by removing that file.
+    struct stat info {};
+    if (::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode)) ::unlink(path.c_str());
+  }
 }
 
 }  // namespace dak::daemon

@@ -7,6 +7,7 @@
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
 #include "allocator/device/device_checks.h"
+#include "allocator/device/memory_file.h"
 
 namespace dak {
 namespace {
@@ -62,10 +63,12 @@ absl::Status ValidateTensorMapSpec(const TensorMapSpec& spec, uint64_t address) 
     return InvalidField("box_cols", absl::StrCat(spec.box_cols, " columns aren't 128 bytes"),
                         absl::StrCat("exactly ", kSwizzleBytes / element_bytes));
   }
-  if (address % kAlignmentBytes != 0) {
-    return InvalidField("address", absl::StrCat(address, " is misaligned"), "a multiple of 16", "MISALIGNED");
-  }
-  return absl::OkStatus();
+  return CheckTensorAddress(address);
+}
+
+absl::Status CheckTensorAddress(uint64_t address) {
+  if (address % kAlignmentBytes == 0) return absl::OkStatus();
+  return InvalidField("address", absl::StrCat(address, " is misaligned"), "a multiple of 16", "MISALIGNED");
 }
 
 absl::Status CheckTier(Tier tier) {
@@ -106,6 +109,12 @@ absl::Status CheckHandle(const ExportedHandle& handle) {
   DAK_RETURN_IF_ERROR(CheckWholeGranules(handle.bytes, kDeviceGranuleBytes));
   if (!handle.fd.valid()) return InvalidField("fd", "there is no descriptor", "an open descriptor", "BAD_DESCRIPTOR");
   return absl::OkStatus();
+}
+
+absl::Status CheckPageHandle(const UniqueFd& fd, uint64_t bytes) {
+  DAK_RETURN_IF_ERROR(CheckWholeGranules(bytes, kSharedPageGranuleBytes));
+  if (!fd.valid()) return InvalidField("fd", "there is no descriptor", "an open descriptor", "BAD_DESCRIPTOR");
+  return CheckMemoryFile(fd.get(), bytes);
 }
 
 absl::Status WithReason(absl::Status status, absl::string_view reason) {

@@ -181,9 +181,9 @@ struct DeviceOptions {
   EmulatedDeviceOptions emulated;
 };
 
-// NOT_FOUND if `kind` is kCuda and this build has no CUDA, or there is no driver or no such GPU (the message says which).
-// FAILED_PRECONDITION if there is one that dak can't use (driver too old, no virtual memory management), also for kAuto:
-// emulation never hides a GPU that is there.
+// NOT_FOUND if `kind` is kCuda and this build has no CUDA, or there is no driver or no such GPU (the message says
+// which). FAILED_PRECONDITION if there is one that dak can't use (driver too old, no virtual memory management), also
+// for kAuto: emulation never hides a GPU that is there.
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const DeviceOptions& options);
 
 }  // namespace dak

@@ -24,6 +24,11 @@ absl::Status CheckUpload(const Mapping& mapping, uint64_t offset_bytes, uint64_t
 // What is checked of a handle before its descriptor is looked at.
 absl::Status CheckHandle(const ExportedHandle& handle);
 
+// What is checked of a page's descriptor: INVALID_ARGUMENT.
+absl::Status CheckPageHandle(const UniqueFd& fd, uint64_t bytes);
+// INVALID_ARGUMENT unless a descriptor can start there.
+absl::Status CheckTensorAddress(uint64_t address);
+
 // `status` with a machine-readable reason (allocator/base/error_detail.h).
 absl::Status WithReason(absl::Status status, absl::string_view reason);
 // FAILED_PRECONDITION with TIER_ABSENT.

@@ -60,7 +60,7 @@ class EmulatedPage final : public SharedPage {
 absl::Status EmulatedCapacity::Take(Tier tier, uint64_t bytes) {
   const uint64_t total = total_bytes_[TierIndex(tier)];
   if (total == 0) return TierAbsent(tier, "the emulated device has none");
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   uint64_t& used = used_bytes_[TierIndex(tier)];
   if (bytes > total - used) {
     ErrorDetail detail;
@@ -76,12 +76,12 @@ absl::Status EmulatedCapacity::Take(Tier tier, uint64_t bytes) {
 }
 
 void EmulatedCapacity::GiveBack(Tier tier, uint64_t bytes) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   used_bytes_[TierIndex(tier)] -= bytes;
 }
 
 uint64_t EmulatedCapacity::used_bytes(Tier tier) const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   return used_bytes_[TierIndex(tier)];
 }
 
@@ -163,9 +163,7 @@ absl::StatusOr<std::unique_ptr<SharedPage>> EmulatedDevice::CreateSharedPage(uin
 }
 
 absl::StatusOr<std::unique_ptr<SharedPage>> EmulatedDevice::MapSharedPage(UniqueFd fd, uint64_t bytes, Access access) {
-  DAK_RETURN_IF_ERROR(CheckWholeGranules(bytes, kSharedPageGranuleBytes));
-  if (!fd.valid()) return InvalidField("fd", "there is no descriptor", "an open descriptor", "BAD_DESCRIPTOR");
-  DAK_RETURN_IF_ERROR(CheckMemoryFile(fd.get(), bytes));
+  DAK_RETURN_IF_ERROR(CheckPageHandle(fd, bytes));
   DAK_ASSIGN_OR_RETURN(MemoryView view, MemoryView::Map(fd.get(), bytes, access == Access::kReadWrite));
   return std::make_unique<EmulatedPage>(std::move(view));
 }

@@ -29,7 +29,8 @@ absl::Status SetCapacity(CommandLine* line, const char* tier, const std::string&
 template <typename Number, typename Setter>
 absl::Status SetNumber(const char* flag, const std::string& value, Setter setter) {
   Number number = 0;
-  if (!absl::SimpleAtoi(value, &number)) return InvalidField(flag, absl::StrCat("'", value, "' is no number"), "a number");
+  if (!absl::SimpleAtoi(value, &number))
+    return InvalidField(flag, absl::StrCat("'", value, "' is no number"), "a number");
   setter(number);
   return absl::OkStatus();
 }
@@ -85,8 +86,7 @@ const std::vector<Flag>& Flags() {
          line->mode = CommandLine::Mode::kHelp;
          return absl::OkStatus();
        }},
-      {"--version", nullptr, "the version",
-       [](CommandLine* line, const std::string&) {
+      {"--version", nullptr, "the version", [](CommandLine* line, const std::string&) {
          line->mode = CommandLine::Mode::kVersion;
          return absl::OkStatus();
        }}};

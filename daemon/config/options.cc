@@ -36,7 +36,8 @@ absl::Status ReadPools(const config::Config& config, DaemonOptions* options) {
       return InvalidField(absl::StrCat(field, ".tier"), "is named twice", "one pool a tier", "DUPLICATE");
     }
     if (pool.has_capacity()) {
-      DAK_ASSIGN_OR_RETURN(options->capacity_bytes[index], ParseSize(absl::StrCat(field, ".capacity"), pool.capacity()));
+      DAK_ASSIGN_OR_RETURN(options->capacity_bytes[index],
+                           ParseSize(absl::StrCat(field, ".capacity"), pool.capacity()));
     }
     if (pool.has_default_quota()) {
       DAK_ASSIGN_OR_RETURN(options->default_quota_bytes[index],
@@ -52,7 +53,8 @@ absl::Status ReadDevice(const config::Config& config, DaemonOptions* options) {
   } else if (config.device() == "emulated") {
     options->device.kind = DeviceOptions::Kind::kEmulated;
   } else if (config.device() != "auto") {
-    return InvalidField("device", absl::StrCat("'", config.device(), "' is no kind of device"), "auto, cuda or emulated");
+    return InvalidField("device", absl::StrCat("'", config.device(), "' is no kind of device"),
+                        "auto, cuda or emulated");
   }
   if (config.gpu_ordinal() < 0) {
     return InvalidField("gpu_ordinal", absl::StrCat(config.gpu_ordinal(), " is out of range"), "0 or more");
@@ -100,7 +102,8 @@ absl::Status ReadAccess(const config::Access& access, DaemonOptions* options) {
     options->socket.gid = gid;
   } else if (!group.empty()) {
     const struct group* entry = ::getgrnam(group.c_str());
-    if (entry == nullptr) return InvalidField("access.socket_group", absl::StrCat("there is no group ", group), "a group");
+    if (entry == nullptr)
+      return InvalidField("access.socket_group", absl::StrCat("there is no group ", group), "a group");
     options->socket.gid = entry->gr_gid;
   }
   options->allowed_uids.assign(access.allowed_uids().begin(), access.allowed_uids().end());
@@ -213,7 +216,8 @@ absl::StatusOr<uint64_t> ParseSize(absl::string_view field, absl::string_view te
   uint64_t number = 0;
   const absl::string_view unit = absl::StripLeadingAsciiWhitespace(text.substr(digits));
   int shift = -1;
-  const std::pair<absl::string_view, int> units[] = {{"", 0}, {"B", 0}, {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}};
+  const std::pair<absl::string_view, int> units[] = {{"", 0},     {"B", 0},    {"KiB", 10},
+                                                     {"MiB", 20}, {"GiB", 30}, {"TiB", 40}};
   for (const auto& [name, bits] : units) {
     if (unit == name) shift = bits;
   }

@@ -3,10 +3,16 @@
 // Facts behind it (docs/congestion.md): the link is full at about the bandwidth-delay product; more in flight buys
 // latency, and past the cliff destroys HBM bandwidth; bandwidth is shared in proportion to bytes in flight. So the
 // controller holds the sum of windows near twice the bandwidth-delay product, splits it by weight among sessions that
-// are active, gives an idle session's share away, and moves the sum with the measured round trip.
+// want it, gives away what idle or slow sessions leave, and moves the sum with the measured round trip.
+//
+// Windows are whole tiles of `min_window_bytes`; the parts of tiles that rounding takes are paid back in later
+// intervals, so shares are exact on average. Sessions that don't use theirs keep a standing window where there is room
+// under half the cliff, so that they can start at once; without room it is 0, with which kernels still keep a tile in
+// flight. The sum of windows passes half the cliff only where more sessions want the link than that has tiles.
 //
 // Deterministic: time comes in with every call, and nothing else is read. Thread safety: none; one owner.
-// Errors: AddSession refuses what is there (ALREADY_EXISTS) and weights out of 1..1000 (INVALID_ARGUMENT).
+// Errors: AddSession refuses what is there (ALREADY_EXISTS) and weights out of 1..1000 (INVALID_ARGUMENT, also from
+// SetWeight); NOT_FOUND (UNKNOWN_SESSION) for what isn't there. A call that fails changed nothing.
 #ifndef DAK_DAEMON_CONGESTION_CONTROLLER_H_
 #define DAK_DAEMON_CONGESTION_CONTROLLER_H_
 
@@ -16,43 +22,30 @@
 #include "absl/container/btree_map.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "daemon/congestion/division.h"
+#include "daemon/congestion/report.h"
 
 namespace dak::congestion {
 
-// From the profile; nothing here is a constant of one machine.
-struct LinkProfile {
-  double bandwidth_bytes_per_s = 51.1e9;
-  uint64_t round_trip_ns = 1'800;    // unloaded
-  uint64_t cliff_bytes = 1'000'000;  // the sum of windows never passes half of this
-};
-
 struct Parameters {
-  double target_bdp = 2.0;              // sum of windows, in bandwidth-delay products, before adaptation
+  double target_bdp = 2.0;               // sum of windows, in bandwidth-delay products, before adaptation
   uint64_t min_window_bytes = 8 * 1024;  // of an active session: one tile
-  uint64_t idle_after_ns = 20'000'000;  // without a byte for this long, a session is idle
-  uint64_t interval_ns = 5'000'000;     // how often Tick is meant to be called
-};
-
-// What one session's report page said (cumulative, as in proto/dak/v1/control_page.h). Not trusted: counters that go
-// backwards or claim more than the link could carry are clamped and flagged.
-struct SessionReport {
-  uint64_t session_id = 0;
-  uint64_t bytes = 0;
-  uint64_t round_trip_ns = 0;
-  uint64_t round_trips = 0;
-  uint64_t inflight_bytes = 0;
-  uint64_t inflight_peak_bytes = 0;
+  uint64_t idle_after_ns = 20'000'000;   // without a byte for this long, a session is idle
+  uint64_t interval_ns = 5'000'000;      // how often Tick is meant to be called
 };
 
 struct SessionState {
   uint64_t session_id = 0;
   uint32_t weight = 100;
   bool active = false;
-  bool violating = false;  // in flight past its window since the last tick (one interval's grace after a cut)
+  // In flight past its window by more than a tile since the last tick (one interval's grace after a cut), or its
+  // report can't be true.
+  bool violating = false;
   uint64_t window_bytes = 0;
-  double bytes_per_s = 0;    // last interval
-  double round_trip_ns = 0;  // mean of the last interval, 0 if nothing was read
-  uint64_t inflight_peak_bytes = 0;
+  double bytes_per_s = 0;            // last interval
+  double round_trip_ns = 0;          // mean of the last interval, 0 if nothing was read
+  uint64_t inflight_peak_bytes = 0;  // as reported
+  uint64_t inflight_bytes = 0;       // mean of the last interval, as far as it can be known
 };
 
 class Controller {
@@ -66,10 +59,16 @@ class Controller {
   void SetBackgroundDemand(bool wants, uint64_t now_ns);
   uint64_t background_window_bytes() const { return background_window_bytes_; }
 
-  // Takes all sessions' reports and sets the windows anew. A clock that stands still or jumps back changes nothing.
+  // Takes all sessions' reports and sets the windows anew. A clock that stands still (or moves less than an eighth of
+  // the interval) or jumps back changes nothing; after a jump back, time counts from there. Reports of sessions that
+  // aren't there are passed over; a session without a report has read nothing.
   void Tick(uint64_t now_ns, absl::Span<const SessionReport> reports);
 
-  uint64_t target_bytes() const { return target_bytes_; }
+  // What the windows of sessions that want the link add up to, but for rounding and for neighbours of a violator.
+  uint64_t target_bytes() const { return static_cast<uint64_t>(target_bytes_); }
+  // Bytes in flight that the measured round trip shows and nobody's report accounts for; 0 while round trips are as
+  // expected. Hidden reads, or traffic on the link that isn't dak's.
+  uint64_t unexplained_bytes() const { return static_cast<uint64_t>(unexplained_bytes_); }
   // In order of session id.
   std::vector<SessionState> Sessions() const;
   // 0 for a session that isn't there.
@@ -79,19 +78,68 @@ class Controller {
   struct Entry {
     SessionState state;
     SessionReport last;
-    uint64_t last_byte_ns = 0;
-    uint64_t window_before_bytes = 0;  // the larger of the last two windows: the grace
+    uint64_t since_ns = 0;      // when `last` was taken
+    uint64_t last_byte_ns = 0;  // or when it was added
+    bool fresh = true;          // nothing was read yet: taken to want all it can get
+    bool hungry = true;         // uses the window it gets
+    Measured measured;
+    double used_bytes = 0;  // of its window; falls slowly
+    double carry_tiles = 0;
+    // Windows in force since the last tick, and the largest of an interval earlier: the grace.
+    uint64_t least_window_bytes = 0;
+    uint64_t most_window_bytes = 0;
+    uint64_t most_before_bytes = 0;
   };
-  void Divide(uint64_t now_ns);
+  // What the cut before the last tick cost.
+  struct Cut {
+    bool made = false;
+    double target_bytes = 0;  // before it
+    double round_trip_ns = 0;
+    double bytes_per_s = 0;
+  };
+  // All sessions together, over the last interval.
+  struct Load {
+    double round_trip_ns = 0;  // 0: nothing was measured
+    double bytes_per_s = 0;
+    double honest_bytes = 0;     // in flight by sessions within their windows
+    double violating_bytes = 0;  // in flight by the others
+    bool hungry = false;         // somebody honest wants more
+  };
+
+  // Measuring (judgement.cc).
+  void Measure(uint64_t now_ns, absl::Span<const SessionReport> reports);
+  void Rebase(uint64_t now_ns, absl::Span<const SessionReport> reports);
+  double MeasuredRoundTrip() const;
+  void Judge(Entry& entry, uint64_t now_ns) const;
+  void SumUp();
+
+  // The target (adaptation.cc).
+  double Product() const { return profile_.bandwidth_bytes_per_s * round_trip_ns_ * 1e-9; }
+  double CapBytes() const;
+  double GoalBytes() const;
+  double LeastBytes() const;
+  double SafeBytes() const;
+  void Adapt();
+  bool LearnFromCut();
+
+  // The windows (controller.cc).
+  void Divide(bool settle_rounding);
+  double CompensatedBytes(const std::vector<Share>& shares, double violators_windows_bytes) const;
+  void SetWindow(Entry& entry, const Share& share);
 
   LinkProfile profile_;
   Parameters parameters_;
   absl::btree_map<uint64_t, Entry> sessions_;
-  uint64_t target_bytes_ = 0;
+  uint64_t last_tick_ns_ = 0;
+  Load load_;
+  double round_trip_ns_ = 0;  // unloaded: the profile's, until a cut shows that it is longer
+  int learned_ticks_ = 0;     // for which that is still believed
+  double target_bytes_ = 0;
+  Cut cut_;
+  double planned_bytes_ = 0;  // in flight through floors and violators: more than the target, and no surprise
+  double unexplained_bytes_ = 0;
   uint64_t background_window_bytes_ = 0;
   bool background_wants_ = false;
-  uint64_t last_tick_ns_ = 0;
-  double smoothed_round_trip_ns_ = 0;
 };
 
 }  // namespace dak::congestion

@@ -19,8 +19,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
-#include "dak/v1/node.pb.h"
 #include "daemon/session/tensor.h"
+#include "dak/v1/node.pb.h"
 
 namespace dak::daemon {
 

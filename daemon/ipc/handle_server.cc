@@ -115,8 +115,8 @@ void HandleServer::AcceptOne() {
   const absl::StatusOr<Peer> peer = ReadPeer(connection.get());
   if (!peer.ok() || !policy_.Allows(*peer)) {
     spdlog::warn("handles.sock: refused uid {} (pid {})", peer.ok() ? peer->uid : 0, peer.ok() ? peer->pid : 0);
-    Send(connection.get(), ReplyOf(WithDetail(absl::PermissionDeniedError("this user may not use dak"), {.reason = "PEER_REFUSED"})),
-         {});
+    Send(connection.get(),
+         ReplyOf(WithDetail(absl::PermissionDeniedError("this user may not use dak"), {.reason = "PEER_REFUSED"})), {});
     return;
   }
   const absl::StatusOr<SessionManager::Connection> made = sessions_->Connect(*peer);
@@ -156,9 +156,9 @@ bool HandleServer::ServeOnePacket(uint64_t connection_id, int fd) {
   if (packet.nothing) return true;
   if (packet.ended) return false;
   if (packet.malformed) {
-    return Send(fd, ReplyOf(InvalidField("packet", "is too long or carries descriptors",
-                                         absl::StrCat("at most ", kMaxPacketBytes, " bytes, no descriptors"),
-                                         "MALFORMED")),
+    return Send(fd,
+                ReplyOf(InvalidField("packet", "is too long or carries descriptors",
+                                     absl::StrCat("at most ", kMaxPacketBytes, " bytes, no descriptors"), "MALFORMED")),
                 {});
   }
   return Answer(connection_id, fd, buffer_.data(), packet.size);

@@ -17,10 +17,10 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "dak/v1/handles.pb.h"
 #include "daemon/ipc/peers.h"
 #include "daemon/ipc/unix_listener.h"
 #include "daemon/session/session_manager.h"
+#include "dak/v1/handles.pb.h"
 
 namespace dak::daemon {
 

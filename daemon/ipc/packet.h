@@ -17,10 +17,10 @@ inline constexpr size_t kMaxPacketFds = 128;
 absl::Status SendPacket(int fd, absl::string_view payload, absl::Span<const int> fds);
 
 struct ReceivedPacket {
-  size_t size = 0;          // bytes in the buffer
-  bool ended = false;       // the peer has gone, or sent an empty packet, which looks the same
-  bool nothing = false;     // no packet is waiting
-  bool malformed = false;   // too long for the buffer, or with descriptors, which are dropped
+  size_t size = 0;         // bytes in the buffer
+  bool ended = false;      // the peer has gone, or sent an empty packet, which looks the same
+  bool nothing = false;    // no packet is waiting
+  bool malformed = false;  // too long for the buffer, or with descriptors, which are dropped
 };
 // Receives one packet without waiting.
 ReceivedPacket ReceivePacket(int fd, absl::Span<char> buffer);

@@ -25,11 +25,11 @@ struct TierOrder {
   size_t count = 0;
   std::array<size_t, kMaxRemoteTiers> tier{};
   PerTier price{};
-  PerTier rate{};         // what it adds
-  PerTier rate_up_to{};   // with all before it
-  PerTier gain{};         // what a second more saves, if this tier is the dearest in use: cheaper tiers take its bytes
-  PerTier price_rate{};   // sum of price * rate, up to this tier
-  PerTier crossing{};     // the ratio at which HBM and the tiers up to this one take equally long
+  PerTier rate{};        // what it adds
+  PerTier rate_up_to{};  // with all before it
+  PerTier gain{};        // what a second more saves, if this tier is the dearest in use: cheaper tiers take its bytes
+  PerTier price_rate{};  // sum of price * rate, up to this tier
+  PerTier crossing{};    // the ratio at which HBM and the tiers up to this one take equally long
   double weight = 1;
   double hbm_bytes_per_s = 0;
 };

@@ -120,7 +120,7 @@ Threshold SelectThreshold(absl::Span<Piece> pieces, double needed_bytes) {
     }
     double ties = 0;
     for (size_t i = ties_begin; i < ties_end; ++i) ties += pieces[i].bytes;
-    if (missing <= below + ties) return {.slope = slope, .fraction = (missing - below) / ties};
+    if (missing <= below + ties) return {.slope = slope, .fraction = std::min(1.0, (missing - below) / ties)};
     missing -= below + ties;
     begin = ties_end;
     last = {.slope = slope, .fraction = 1};

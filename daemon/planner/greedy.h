@@ -14,8 +14,8 @@
 
 namespace dak::planner::internal {
 
-// All segments below `slope` are taken, and `fraction` of every one at it: ties share alike, so compute-bound operations
-// keep the same relative distance from where their transfer would show.
+// All segments below `slope` are taken, and `fraction` of every one at it: ties share alike, so compute-bound
+// operations keep the same relative distance from where their transfer would show.
 struct Threshold {
   double slope = -std::numeric_limits<double>::infinity();
   double fraction = 0;

@@ -74,8 +74,7 @@ void Finish(const Problem& problem, const SessionTerms& session, PassPlan& plan)
 
 absl::StatusOr<std::vector<PassPlan>> PlanPasses(const Profile& profile, absl::Span<const Pass> passes,
                                                  uint64_t hbm_capacity_bytes, bool single_pass) {
-  DAK_ASSIGN_OR_RETURN(const Problem problem,
-                       internal::BuildProblem(profile, passes, hbm_capacity_bytes, single_pass));
+  DAK_ASSIGN_OR_RETURN(const Problem problem, internal::BuildProblem(profile, passes, hbm_capacity_bytes, single_pass));
   DAK_ASSIGN_OR_RETURN(const Mixture mixture, internal::FillTiers(problem));
   std::vector<PassPlan> plans(passes.size());
   for (size_t s = 0; s < passes.size(); ++s) {

@@ -1,7 +1,7 @@
 // Which share of each operation's bytes is remote: the exact greedy of docs/planner.md.
 //
-// Operation i reads C_i bytes a pass, occupies S_i bytes, and needs F_i floating-point operations. With share x_k of its
-// rows on remote tier k and x = sum of x_k, it takes
+// Operation i reads C_i bytes a pass, occupies S_i bytes, and needs F_i floating-point operations. With share x_k of
+// its rows on remote tier k and x = sum of x_k, it takes
 //     t_i = max( F_i / P,  C_i (1 - x) / B_hbm,  C_i x_k / B_k for every tier k,  C_i x / B_link for the shared link ).
 // Plan() minimises the sum of weight * t_i over all operations of all sessions, subject to lo_i <= x_i <= hi_i, each
 // session's HBM budget, the HBM that all share, and each remote tier's capacity. Less than the budget is used where an
@@ -98,9 +98,9 @@ Profile ScaledToShare(const Profile& profile, double share);
 absl::StatusOr<PassPlan> Plan(const Profile& profile, const Pass& pass);
 
 // All sessions at once. Each sees ScaledToShare(profile, its weight / sum of weights); they share the remote tiers'
-// capacities and `hbm_capacity_bytes`, which bounds what all of them keep in HBM together, beside each one's own budget.
-// Plans are in the order of `passes`. The weighted sum of predicted_s is never above that of uniform_s; where sessions
-// compete for HBM or for a tier, one of them alone may be slower than its own uniform_s, for the others' good.
+// capacities and `hbm_capacity_bytes`, which bounds what all of them keep in HBM together, beside each one's own
+// budget. Plans are in the order of `passes`. The weighted sum of predicted_s is never above that of uniform_s; where
+// sessions compete for HBM or for a tier, one of them alone may be slower than its own uniform_s, for the others' good.
 absl::StatusOr<std::vector<PassPlan>> PlanAll(const Profile& profile, absl::Span<const Pass> passes,
                                               uint64_t hbm_capacity_bytes = kUnlimitedBytes);
 

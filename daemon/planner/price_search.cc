@@ -70,8 +70,8 @@ class Search {
       }
       (excess > 0 ? over : within) = std::move(at);
     }
-    return absl::InternalError(absl::StrCat("the price of remote tier ", tier, " wasn't found in ", kMaxEvaluations,
-                                            " evaluations"));
+    return absl::InternalError(
+        absl::StrCat("the price of remote tier ", tier, " wasn't found in ", kMaxEvaluations, " evaluations"));
   }
 
  private:

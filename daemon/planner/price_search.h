@@ -1,9 +1,9 @@
 // The exact optimum under the tiers' capacities: a search for the price of each full tier's bytes. Internal.
 //
-// The dual function of the capacities is concave and piecewise linear in the prices. For one tier its maximum lies where
-// the two lines that touch it on either side meet; the search evaluates there until the point lies on the function. The
-// optimal plan is the mixture of the two greedy plans that fills the tier exactly. For several tiers, each evaluation is
-// itself such a search over the remaining ones. docs/planner.md has the proof.
+// The dual function of the capacities is concave and piecewise linear in the prices. For one tier its maximum lies
+// where the two lines that touch it on either side meet; the search evaluates there until the point lies on the
+// function. The optimal plan is the mixture of the two greedy plans that fills the tier exactly. For several tiers,
+// each evaluation is itself such a search over the remaining ones. docs/planner.md has the proof.
 //
 // Pure functions, thread-safe.
 #ifndef DAK_DAEMON_PLANNER_PRICE_SEARCH_H_

@@ -20,7 +20,8 @@ constexpr double kRounding = 1e-12;
 absl::Status CheckRate(absl::string_view field, double rate, bool may_be_zero) {
   const bool in_range = std::isfinite(rate) && (may_be_zero ? rate >= 0 : rate > 0);
   if (in_range) return absl::OkStatus();
-  return InvalidField(field, absl::StrCat(rate, " is out of range"), may_be_zero ? "finite, at least 0" : "above 0, finite");
+  return InvalidField(field, absl::StrCat(rate, " is out of range"),
+                      may_be_zero ? "finite, at least 0" : "above 0, finite");
 }
 
 absl::Status CheckProfile(const Profile& profile) {
@@ -69,10 +70,10 @@ absl::Status CheckOperation(absl::string_view prefix, size_t index, const Operat
 absl::Status DoesNotFit(const std::string& field, double needed, double possible, absl::string_view what) {
   const uint64_t shortfall = static_cast<uint64_t>(std::ceil(needed - possible));
   const std::string limit = absl::StrCat("at most ", static_cast<uint64_t>(possible), " bytes ", what);
-  return WithDetail(absl::ResourceExhaustedError(absl::StrCat(field, ": ", static_cast<uint64_t>(std::ceil(needed)),
-                                                              " bytes must be remote (", limit, "): ", shortfall,
-                                                              " bytes too many")),
-                    {.field = field, .reason = "QUOTA_EXCEEDED", .limit = limit, .shortfall_bytes = shortfall});
+  return WithDetail(
+      absl::ResourceExhaustedError(absl::StrCat(field, ": ", static_cast<uint64_t>(std::ceil(needed)),
+                                                " bytes must be remote (", limit, "): ", shortfall, " bytes too many")),
+      {.field = field, .reason = "QUOTA_EXCEEDED", .limit = limit, .shortfall_bytes = shortfall});
 }
 
 // What one pass must and may have remote.
@@ -96,7 +97,8 @@ absl::StatusOr<PassBytes> AppendItems(const Profile& profile, const Pass& pass, 
     const uint64_t stored = operation.stored_bytes == 0 ? operation.bytes : operation.stored_bytes;
     bytes.stored += stored;
     if (bytes.stored > kMaxTotalBytes) {
-      return InvalidField(absl::StrCat(prefix, "operations"), "too many bytes", absl::StrCat("at most ", kMaxTotalBytes));
+      return InvalidField(absl::StrCat(prefix, "operations"), "too many bytes",
+                          absl::StrCat("at most ", kMaxTotalBytes));
     }
     const double size = static_cast<double>(stored);
     bytes.least_remote += size * operation.min_ratio;
@@ -141,8 +143,8 @@ absl::Status CheckItFits(const Problem& problem, double least_remote, double mos
 
 }  // namespace
 
-absl::StatusOr<Problem> BuildProblem(const Profile& profile, absl::Span<const Pass> passes,
-                                     uint64_t hbm_capacity_bytes, bool single_pass) {
+absl::StatusOr<Problem> BuildProblem(const Profile& profile, absl::Span<const Pass> passes, uint64_t hbm_capacity_bytes,
+                                     bool single_pass) {
   DAK_RETURN_IF_ERROR(CheckProfile(profile));
   Problem problem;
   problem.tiers = profile.remote_tiers.size();

@@ -39,7 +39,7 @@ struct SessionTerms {
 
 struct Problem {
   size_t tiers = 0;
-  PerTier capacity_bytes{};  // infinite where unlimited
+  PerTier capacity_bytes{};        // infinite where unlimited
   double shared_needed_bytes = 0;  // at least so many of all sessions together are remote
   double total_bytes = 0;          // stored, of all sessions
   std::vector<SessionTerms> sessions;
@@ -47,8 +47,8 @@ struct Problem {
 };
 
 // Checks every field and that a plan exists. `single_pass`: fields are named without "passes[0].".
-absl::StatusOr<Problem> BuildProblem(const Profile& profile, absl::Span<const Pass> passes,
-                                     uint64_t hbm_capacity_bytes, bool single_pass);
+absl::StatusOr<Problem> BuildProblem(const Profile& profile, absl::Span<const Pass> passes, uint64_t hbm_capacity_bytes,
+                                     bool single_pass);
 
 }  // namespace dak::planner::internal
 

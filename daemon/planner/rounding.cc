@@ -18,9 +18,9 @@ constexpr uint64_t kMaxCombinations = 1 << 18;  // of counts by tile size, tried
 // A matrix whose ratio lies between two whole tiles.
 struct Candidate {
   size_t index = 0;
-  uint64_t rows_up = 0;   // added by rounding up
+  uint64_t rows_up = 0;  // added by rounding up
   uint64_t bytes_up = 0;
-  double wanted = 0;      // the share of them that the plan asks for
+  double wanted = 0;  // the share of them that the plan asks for
 };
 
 // Candidates with equal bytes_up, those closest to rounding up anyway first; the first `chosen` are rounded up.
@@ -144,9 +144,8 @@ void ChooseGreedily(std::vector<SizeGroup>& groups, uint64_t missing_bytes) {
 }
 
 bool FewCombinations(std::vector<SizeGroup>& groups) {
-  std::stable_sort(groups.begin(), groups.end(), [](const SizeGroup& a, const SizeGroup& b) {
-    return a.candidates.size() < b.candidates.size();
-  });
+  std::stable_sort(groups.begin(), groups.end(),
+                   [](const SizeGroup& a, const SizeGroup& b) { return a.candidates.size() < b.candidates.size(); });
   uint64_t combinations = 1;
   for (size_t g = 0; g + 1 < groups.size(); ++g) {
     combinations *= groups[g].candidates.size() + 1;

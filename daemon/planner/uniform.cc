@@ -21,8 +21,8 @@ Remote RemoteAt(const Problem& problem, size_t first, size_t end, double ratio) 
   return remote;
 }
 
-// The smallest ratio in [0, 1] at which `remote_at` reaches `needed`: Newton's steps on a piecewise linear function, with
-// halvings between that bound their number.
+// The smallest ratio in [0, 1] at which `remote_at` reaches `needed`: Newton's steps on a piecewise linear function,
+// with halvings between that bound their number.
 template <typename RemoteAtRatio>
 double SmallestRatio(double needed, const RemoteAtRatio& remote_at) {
   if (remote_at(0).bytes >= needed) return 0;
@@ -76,9 +76,7 @@ UniformPlan PlanUniform(const Problem& problem) {
   UniformPlan plan;
   double remote_bytes = 0;
   for (const SessionTerms& session : problem.sessions) {
-    const auto remote_at = [&](double ratio) {
-      return RemoteAt(problem, session.first_item, session.end_item, ratio);
-    };
+    const auto remote_at = [&](double ratio) { return RemoteAt(problem, session.first_item, session.end_item, ratio); };
     plan.ratio.push_back(SmallestRatio(session.needed_bytes, remote_at));
     remote_bytes += remote_at(plan.ratio.back()).bytes;
   }

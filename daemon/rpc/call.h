@@ -11,13 +11,13 @@
 
 #include "absl/status/status.h"
 #include "allocator/base/error_detail.h"
-#include "dak/v1/plan.pb.h"
-#include "dak/v1/session.pb.h"
 #include "daemon/congestion_loop.h"
 #include "daemon/ipc/peers.h"
 #include "daemon/planner/planner.h"
 #include "daemon/session/clock.h"
 #include "daemon/session/session_manager.h"
+#include "dak/v1/plan.pb.h"
+#include "dak/v1/session.pb.h"
 
 namespace dak::daemon {
 

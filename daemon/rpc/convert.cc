@@ -16,7 +16,8 @@ absl::StatusOr<Tier> TierFrom(absl::string_view field, v1::Tier tier) {
     case v1::TIER_CXL:
       return Tier::kCxl;
     default:
-      return InvalidField(field, absl::StrCat(static_cast<int>(tier), " is no tier"), "TIER_HBM, TIER_HOST or TIER_CXL");
+      return InvalidField(field, absl::StrCat(static_cast<int>(tier), " is no tier"),
+                          "TIER_HBM, TIER_HOST or TIER_CXL");
   }
 }
 
@@ -97,8 +98,8 @@ void FillPublication(const PublicationSummary& summary, v1::PublicationInfo* out
   out->set_age_ns(summary.age_ns);
 }
 
-void FillPlan(uint64_t session_id, uint64_t version, absl::Span<const std::string> names,
-              const planner::PassPlan& pass, v1::Plan* out) {
+void FillPlan(uint64_t session_id, uint64_t version, absl::Span<const std::string> names, const planner::PassPlan& pass,
+              v1::Plan* out) {
   out->set_session_id(session_id);
   out->set_version(version);
   out->mutable_operations()->Reserve(static_cast<int>(pass.operations.size()));

@@ -4,20 +4,20 @@
 #ifndef DAK_DAEMON_RPC_CONVERT_H_
 #define DAK_DAEMON_RPC_CONVERT_H_
 
-#include <string>
-
 #include <google/protobuf/repeated_ptr_field.h>
+
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "daemon/session/publications.h"
+#include "daemon/session/session.h"
 #include "dak/v1/handles.pb.h"
 #include "dak/v1/plan.pb.h"
 #include "dak/v1/session.pb.h"
 #include "dak/v1/tensor.pb.h"
 #include "dak/v1/types.pb.h"
-#include "daemon/session/publications.h"
-#include "daemon/session/session.h"
 
 namespace dak::daemon {
 
@@ -32,8 +32,8 @@ void FillTierBytes(const TierArray& bytes, bool with_zeros, TierBytesList* out);
 void FillTensor(const TensorView& view, v1::Tensor* out);
 void FillGrant(const Grant& grant, v1::SegmentGrant* out);
 void FillPublication(const PublicationSummary& summary, v1::PublicationInfo* out);
-void FillPlan(uint64_t session_id, uint64_t version, absl::Span<const std::string> names,
-              const planner::PassPlan& pass, v1::Plan* out);
+void FillPlan(uint64_t session_id, uint64_t version, absl::Span<const std::string> names, const planner::PassPlan& pass,
+              v1::Plan* out);
 v1::Handle HandleMessage(const HandleGrant& grant);
 
 // What a status says beside its code and message.

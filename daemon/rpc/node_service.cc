@@ -125,8 +125,8 @@ absl::Status NodeServiceImpl::Set(const Peer& caller, const v1::SetQuotaRequest&
     return WithDetail(absl::PermissionDeniedError("session_id: it is another user's session"),
                       {.field = "session_id", .reason = "NOT_OWNER"});
   }
-  absl::StatusOr<Ledger::Quota> quota = service_->environment->ledger->SetQuota(
-      identity.id, tier, request.limit_bytes(), request.expected_revision());
+  absl::StatusOr<Ledger::Quota> quota =
+      service_->environment->ledger->SetQuota(identity.id, tier, request.limit_bytes(), request.expected_revision());
   if (!quota.ok()) {
     ErrorDetail detail = DetailOf(quota.status());
     if (detail.field.empty()) {

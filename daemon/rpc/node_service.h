@@ -2,8 +2,8 @@
 #ifndef DAK_DAEMON_RPC_NODE_SERVICE_H_
 #define DAK_DAEMON_RPC_NODE_SERVICE_H_
 
-#include "dak/v1/node.grpc.pb.h"
 #include "daemon/rpc/call.h"
+#include "dak/v1/node.grpc.pb.h"
 
 namespace dak::daemon {
 

@@ -75,9 +75,9 @@ absl::Status PlanServiceImpl::Plan(const Peer& caller, const v1::PlanPassRequest
   }
   DAK_ASSIGN_OR_RETURN(const SessionPlanPtr plan, session->SetPlan(std::move(names), std::move(planned)));
   service_->congestion->SetPlanVersion(session->identity().id, plan->version);
-  service_->environment->events->Append(v1::Event::PLAN_CHANGED, session->identity().id, session->identity().name,
-                                        absl::StrCat("version ", plan->version, ", ", plan->pass.remote_bytes,
-                                                     " bytes remote"));
+  service_->environment->events->Append(
+      v1::Event::PLAN_CHANGED, session->identity().id, session->identity().name,
+      absl::StrCat("version ", plan->version, ", ", plan->pass.remote_bytes, " bytes remote"));
   FillPlan(session->identity().id, plan->version, plan->operation_names, plan->pass, response);
   return absl::OkStatus();
 }

@@ -31,9 +31,10 @@ absl::StatusOr<TierArray> SessionServiceImpl::QuotasFrom(const v1::OpenSessionRe
 absl::Status SessionServiceImpl::Open(const Peer& caller, const v1::OpenSessionRequest& request,
                                       v1::OpenSessionResponse* response) {
   if (request.api_version() != kApiVersion) {
-    return WithDetail(absl::FailedPreconditionError(absl::StrCat("api_version: ", request.api_version(),
-                                                                 " isn't spoken here, this daemon speaks ", kApiVersion)),
-                      {.field = "api_version", .reason = "VERSION_MISMATCH", .limit = absl::StrCat(kApiVersion)});
+    return WithDetail(
+        absl::FailedPreconditionError(absl::StrCat("api_version: ", request.api_version(),
+                                                   " isn't spoken here, this daemon speaks ", kApiVersion)),
+        {.field = "api_version", .reason = "VERSION_MISMATCH", .limit = absl::StrCat(kApiVersion)});
   }
   DAK_RETURN_IF_ERROR(ValidateName("name", request.name()));
   if (request.weight() > kMaxWeight) {

@@ -2,8 +2,8 @@
 #ifndef DAK_DAEMON_RPC_SESSION_SERVICE_H_
 #define DAK_DAEMON_RPC_SESSION_SERVICE_H_
 
-#include "dak/v1/session.grpc.pb.h"
 #include "daemon/rpc/call.h"
+#include "dak/v1/session.grpc.pb.h"
 
 namespace dak::daemon {
 

@@ -35,8 +35,7 @@ absl::Status TensorServiceImpl::Allocate(const Peer& caller, const v1::AllocateT
   return absl::OkStatus();
 }
 
-grpc::Status TensorServiceImpl::AllocateTensors(grpc::ServerContext* context,
-                                                const v1::AllocateTensorsRequest* request,
+grpc::Status TensorServiceImpl::AllocateTensors(grpc::ServerContext* context, const v1::AllocateTensorsRequest* request,
                                                 v1::AllocateTensorsResponse* response) {
   return HandleCall(*service_, *context, "dak.v1.TensorService/AllocateTensors",
                     [&](const Peer& caller) { return Allocate(caller, *request, response); });
@@ -103,13 +102,13 @@ grpc::Status TensorServiceImpl::AttachPublication(grpc::ServerContext* context,
 grpc::Status TensorServiceImpl::DetachPublication(grpc::ServerContext* context,
                                                   const v1::DetachPublicationRequest* request,
                                                   v1::DetachPublicationResponse*) {
-  return HandleCall(
-      *service_, *context, "dak.v1.TensorService/DetachPublication", [&](const Peer& caller) -> absl::Status {
-        DAK_ASSIGN_OR_RETURN(const SessionPtr session,
-                             service_->sessions->Authenticate(request->session_token(), caller));
-        DAK_RETURN_IF_ERROR(ValidateName("publication", request->publication()));
-        return session->Detach(request->publication());
-      });
+  return HandleCall(*service_, *context, "dak.v1.TensorService/DetachPublication",
+                    [&](const Peer& caller) -> absl::Status {
+                      DAK_ASSIGN_OR_RETURN(const SessionPtr session,
+                                           service_->sessions->Authenticate(request->session_token(), caller));
+                      DAK_RETURN_IF_ERROR(ValidateName("publication", request->publication()));
+                      return session->Detach(request->publication());
+                    });
 }
 
 grpc::Status TensorServiceImpl::WithdrawPublication(grpc::ServerContext* context,

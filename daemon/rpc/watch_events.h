@@ -4,8 +4,8 @@
 
 #include <grpcpp/support/server_callback.h>
 
-#include "dak/v1/node.pb.h"
 #include "daemon/rpc/call.h"
+#include "dak/v1/node.pb.h"
 
 namespace dak::daemon {
 

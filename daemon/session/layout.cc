@@ -24,9 +24,11 @@ absl::Status ValidateDimension(const std::string& field, uint64_t value) {
 absl::Status ValidateName(absl::string_view field, absl::string_view name) {
   constexpr absl::string_view kLimit = "1 to 128 characters of [A-Za-z0-9._/:-]";
   if (name.empty()) return InvalidField(field, "is empty", kLimit);
-  if (name.size() > kMaxNameLength) return InvalidField(field, absl::StrCat("has ", name.size(), " characters"), kLimit);
+  if (name.size() > kMaxNameLength)
+    return InvalidField(field, absl::StrCat("has ", name.size(), " characters"), kLimit);
   for (const char c : name) {
-    if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && absl::string_view("._/:-").find(c) == absl::string_view::npos) {
+    if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) &&
+        absl::string_view("._/:-").find(c) == absl::string_view::npos) {
       return InvalidField(field, "has a character that isn't allowed", kLimit);
     }
   }
@@ -35,11 +37,12 @@ absl::Status ValidateName(absl::string_view field, absl::string_view name) {
 
 absl::Status ValidateFingerprint(absl::string_view field, absl::string_view fingerprint) {
   constexpr absl::string_view kLimit = "1 to 128 printable ASCII characters";
-  const bool printable = std::all_of(fingerprint.begin(), fingerprint.end(),
-                                     [](char c) { return absl::ascii_isgraph(static_cast<unsigned char>(c)) || c == ' '; });
+  const bool printable = std::all_of(fingerprint.begin(), fingerprint.end(), [](char c) {
+    return absl::ascii_isgraph(static_cast<unsigned char>(c)) || c == ' ';
+  });
   if (fingerprint.empty() || fingerprint.size() > kMaxFingerprintLength || !printable) {
-    return InvalidField(field, absl::StrCat("has ", fingerprint.size(), printable ? "" : " partly unprintable", " characters"),
-                        kLimit);
+    return InvalidField(
+        field, absl::StrCat("has ", fingerprint.size(), printable ? "" : " partly unprintable", " characters"), kLimit);
   }
   return absl::OkStatus();
 }
@@ -50,7 +53,8 @@ absl::Status ValidateTensorSpec(absl::string_view field, const TensorSpec& spec)
   DAK_RETURN_IF_ERROR(ValidateDimension(Path(field, "cols"), spec.cols));
   const uint64_t element_bytes = ElementBytes(spec.element);
   if (spec.cols * element_bytes > kMaxTensorBytes / spec.rows) {
-    return InvalidField(field, "rows x cols x element size is too large", absl::StrCat("at most ", kMaxTensorBytes, " bytes"));
+    return InvalidField(field, "rows x cols x element size is too large",
+                        absl::StrCat("at most ", kMaxTensorBytes, " bytes"));
   }
   if (!(spec.offload_ratio >= 0 && spec.offload_ratio <= 1)) {
     return InvalidField(Path(field, "offload_ratio"), absl::StrCat(spec.offload_ratio, " is out of range"), "0 to 1");

@@ -1,7 +1,8 @@
 // The two pages through which dakd and one session's kernels talk (proto/dak/v1/control_page.h).
 //
 // The client's descriptor of the control page can't be used to write. What the report page says is read as it stands
-// and trusted in nothing. Neither page can be resized (Device::CreateSharedPage), so reading one can't fault the daemon.
+// and trusted in nothing. Neither page can be resized (Device::CreateSharedPage), so reading one can't fault the
+// daemon.
 //
 // Thread safety: Write methods have one caller at a time (the congestion loop, under its lock); Read methods may be
 // called from any thread.

@@ -132,8 +132,8 @@ class Session {
     Tensor tensor;
     Group* group = nullptr;
   };
-  struct Batch;      // an Allocate under way (session_allocate.cc)
-  class Operation;   // the turn of one operation
+  struct Batch;     // an Allocate under way (session_allocate.cc)
+  class Operation;  // the turn of one operation
 
   absl::Status BeginOperation();
   void EndOperation();
@@ -168,7 +168,7 @@ class Session {
   TierArray freed_bytes_ ABSL_GUARDED_BY(mutex_){};
   absl::flat_hash_map<std::string, std::unique_ptr<Group>> groups_ ABSL_GUARDED_BY(mutex_);
   absl::btree_map<uint64_t, HeldTensor> tensors_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<std::string, PublicationPtr> attached_ ABSL_GUARDED_BY(mutex_);       // by publication
+  absl::flat_hash_map<std::string, PublicationPtr> attached_ ABSL_GUARDED_BY(mutex_);    // by publication
   absl::flat_hash_map<std::string, std::string> sealed_groups_ ABSL_GUARDED_BY(mutex_);  // group to publication
   TicketBook tickets_ ABSL_GUARDED_BY(mutex_);
   SessionPlanPtr plan_ ABSL_GUARDED_BY(mutex_);

@@ -29,6 +29,13 @@ struct NewSegment {
   Grant grant;
 };
 
+// What the ledger refused, with the field of the request that asked for it. `first` is the first tensor in the tier.
+absl::Status NameField(const absl::Status& refused, size_t first) {
+  ErrorDetail detail = DetailOf(refused);
+  detail.field = detail.reason == "TIER_ABSENT" ? absl::StrCat("tensors[", first, "].remote_tier") : "tensors";
+  return WithDetail(absl::Status(refused.code(), absl::StrCat(detail.field, ": ", refused.message())), detail);
+}
+
 }  // namespace
 
 struct Session::Batch {
@@ -40,6 +47,13 @@ struct Session::Batch {
   std::array<std::optional<NewSegment>, kTierCount> segments;
 
   TensorPart& part(PartIndex index) { return views[index.tensor].tensor.parts[index.part]; }
+  // The first tensor with an unplaced part in `tier`.
+  size_t FirstOf(Tier tier) {
+    for (const PartIndex index : unplaced) {
+      if (part(index).tier == tier) return index.tensor;
+    }
+    return 0;
+  }
 };
 
 absl::StatusOr<AllocateResult> Session::Allocate(const std::string& group, absl::Span<const TensorSpec> specs) {
@@ -101,8 +115,9 @@ absl::StatusOr<AllocateResult> Session::AllocateInTurn(const std::string& group,
 absl::Status Session::CheckAllocation(const std::string& group, absl::Span<const TensorSpec> specs) const {
   const Limits& limits = environment_->limits;
   if (auto sealed = sealed_groups_.find(group); sealed != sealed_groups_.end()) {
-    return WithDetail(absl::FailedPreconditionError(absl::StrCat("group: ", group, " is published as ", sealed->second)),
-                      {.field = "group", .reason = "GROUP_PUBLISHED"});
+    return WithDetail(
+        absl::FailedPreconditionError(absl::StrCat("group: ", group, " is published as ", sealed->second)),
+        {.field = "group", .reason = "GROUP_PUBLISHED"});
   }
   if (tensors_.size() + specs.size() > limits.max_tensors_per_session) {
     return WithDetail(absl::ResourceExhaustedError("tensors: the session has too many"),
@@ -111,8 +126,9 @@ absl::Status Session::CheckAllocation(const std::string& group, absl::Span<const
                        .limit = absl::StrCat("at most ", limits.max_tensors_per_session, " a session")});
   }
   if (tickets_.size() + kTierCount > limits.max_tickets_per_session) {
-    return WithDetail(absl::ResourceExhaustedError("the session has too many tickets that it hasn't redeemed"),
-                      {.reason = "TOO_MANY_TICKETS", .limit = absl::StrCat("at most ", limits.max_tickets_per_session)});
+    return WithDetail(
+        absl::ResourceExhaustedError("the session has too many tickets that it hasn't redeemed"),
+        {.reason = "TOO_MANY_TICKETS", .limit = absl::StrCat("at most ", limits.max_tickets_per_session)});
   }
   const auto held = groups_.find(group);
   if (held == groups_.end() && groups_.size() >= limits.max_groups_per_session) {
@@ -126,8 +142,9 @@ absl::Status Session::CheckAllocation(const std::string& group, absl::Span<const
     const bool taken = held != groups_.end() && held->second->tensor_ids.contains(specs[i].name);
     if (taken || !names.insert(specs[i].name).second) {
       const std::string field = absl::StrCat("tensors[", i, "].name");
-      return WithDetail(absl::AlreadyExistsError(absl::StrCat(field, ": ", specs[i].name, " is taken in group ", group)),
-                        {.field = field, .reason = "NAME_TAKEN"});
+      return WithDetail(
+          absl::AlreadyExistsError(absl::StrCat(field, ": ", specs[i].name, " is taken in group ", group)),
+          {.field = field, .reason = "NAME_TAKEN"});
     }
   }
   return absl::OkStatus();
@@ -153,8 +170,9 @@ absl::Status Session::CreateSegments(Batch& batch) {
   for (const Tier tier : kAllTiers) {
     const uint64_t bytes = WholeGranules(needed_bytes[TierIndex(tier)]);
     if (bytes == 0) continue;
-    DAK_ASSIGN_OR_RETURN(Reservation reservation, environment_->ledger->Reserve(identity_.id, tier, bytes));
-    batch.segments[TierIndex(tier)].emplace().reservation = std::move(reservation);
+    absl::StatusOr<Reservation> reservation = environment_->ledger->Reserve(identity_.id, tier, bytes);
+    if (!reservation.ok()) return NameField(reservation.status(), batch.FirstOf(tier));
+    batch.segments[TierIndex(tier)].emplace().reservation = *std::move(reservation);
   }
   for (const Tier tier : kAllTiers) {
     auto& made = batch.segments[TierIndex(tier)];
@@ -174,8 +192,8 @@ absl::Status Session::CreateSegments(Batch& batch) {
   return absl::OkStatus();
 }
 
-// Can't fail: what didn't fit into the held segments can't fit into what is left of them, so all of it goes into the new
-// ones, which were made for the sum.
+// Can't fail: what didn't fit into the held segments can't fit into what is left of them, so all of it goes into the
+// new ones, which were made for the sum.
 void Session::PlaceInNewSegments(Batch& batch) {
   for (const Tier tier : kAllTiers) {
     auto& made = batch.segments[TierIndex(tier)];

@@ -48,9 +48,9 @@ absl::StatusOr<SessionManager::Connection> SessionManager::Connect(const Peer& p
   absl::MutexLock lock(&mutex_);
   if (shutting_down_) return absl::UnavailableError("the daemon is shutting down");
   if (connections_.size() >= environment_->limits.max_connections) {
-    return WithDetail(absl::ResourceExhaustedError("too many connections"),
-                      {.reason = "TOO_MANY_CONNECTIONS",
-                       .limit = absl::StrCat("at most ", environment_->limits.max_connections)});
+    return WithDetail(
+        absl::ResourceExhaustedError("too many connections"),
+        {.reason = "TOO_MANY_CONNECTIONS", .limit = absl::StrCat("at most ", environment_->limits.max_connections)});
   }
   Secret secret = Secret::Random();
   const uint64_t id = next_connection_id_++;
@@ -106,8 +106,9 @@ absl::StatusOr<uint64_t> SessionManager::Claim(const OpenRequest& request, const
                       {.field = "connection_ticket", .reason = "SESSION_EXISTS"});
   }
   if (sessions_.size() + opening_ >= environment_->limits.max_sessions) {
-    return WithDetail(absl::ResourceExhaustedError("too many sessions"),
-                      {.reason = "TOO_MANY_SESSIONS", .limit = absl::StrCat("at most ", environment_->limits.max_sessions)});
+    return WithDetail(
+        absl::ResourceExhaustedError("too many sessions"),
+        {.reason = "TOO_MANY_SESSIONS", .limit = absl::StrCat("at most ", environment_->limits.max_sessions)});
   }
   connection.used = true;
   ++opening_;
@@ -144,8 +145,9 @@ absl::StatusOr<SessionPtr> SessionManager::MakeSession(const OpenRequest& reques
     return added;
   }
   identity.token = Secret::Random().ToString();
-  return std::make_shared<Session>(environment_, std::move(identity), std::move(shared),
-                                   [this](const Session& session, const TierArray& freed) { OnClosed(session, freed); });
+  return std::make_shared<Session>(
+      environment_, std::move(identity), std::move(shared),
+      [this](const Session& session, const TierArray& freed) { OnClosed(session, freed); });
 }
 
 absl::StatusOr<OpenResult> SessionManager::Open(const OpenRequest& request, const Peer& caller) {
@@ -220,8 +222,8 @@ void SessionManager::OnClosed(const Session& session, const TierArray& freed) {
   if (ending == Ending::kConnection || ending == Ending::kLease) {
     const std::string reason = ending == Ending::kLease ? "lease" : "connection";
     environment_->metrics->CountReclaimedSession(reason, freed);
-    environment_->events->Append(v1::Event::SESSION_LOST, identity.id, identity.name, absl::StrCat("its ", reason, " ended"),
-                                 &freed);
+    environment_->events->Append(v1::Event::SESSION_LOST, identity.id, identity.name,
+                                 absl::StrCat("its ", reason, " ended"), &freed);
   } else {
     environment_->events->Append(v1::Event::SESSION_CLOSED, identity.id, identity.name,
                                  ending == Ending::kShutdown ? "the daemon shuts down" : "", &freed);

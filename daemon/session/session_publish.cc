@@ -13,8 +13,9 @@ namespace dak::daemon {
 
 absl::Status Session::CheckPublish(const std::string& group) const {
   if (auto sealed = sealed_groups_.find(group); sealed != sealed_groups_.end()) {
-    return WithDetail(absl::FailedPreconditionError(absl::StrCat("group: ", group, " is published as ", sealed->second)),
-                      {.field = "group", .reason = "GROUP_PUBLISHED"});
+    return WithDetail(
+        absl::FailedPreconditionError(absl::StrCat("group: ", group, " is published as ", sealed->second)),
+        {.field = "group", .reason = "GROUP_PUBLISHED"});
   }
   const auto it = groups_.find(group);
   if (it == groups_.end()) {
@@ -88,8 +89,9 @@ absl::StatusOr<AttachResult> Session::Attach(const std::string& publication_name
   {
     absl::MutexLock lock(&mutex_);
     if (attached_.contains(publication_name)) {
-      return WithDetail(absl::AlreadyExistsError(absl::StrCat("publication: attached to ", publication_name, " already")),
-                        {.field = "publication", .reason = "ALREADY_ATTACHED"});
+      return WithDetail(
+          absl::AlreadyExistsError(absl::StrCat("publication: attached to ", publication_name, " already")),
+          {.field = "publication", .reason = "ALREADY_ATTACHED"});
     }
   }
   DAK_ASSIGN_OR_RETURN(PublicationPtr publication,

@@ -36,8 +36,8 @@ struct TensorPart {
   uint64_t rows = 0;
   uint64_t bytes = 0;
   uint64_t segment_id = 0;
-  uint64_t offset_bytes = 0;    // in the segment
-  uint64_t arena_offset = 0;    // in the arena, blocks
+  uint64_t offset_bytes = 0;  // in the segment
+  uint64_t arena_offset = 0;  // in the arena, blocks
 };
 using TensorParts = absl::InlinedVector<TensorPart, 2>;
 

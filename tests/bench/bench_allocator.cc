@@ -4,11 +4,11 @@
 //
 // Every pool is aged first (its live extents are replaced four times over), so that the free space is as broken up as
 // after a long run. The pool's invariants and its books are checked before and after the timing; a failure ends the
-// bench with status 1. Which extents to free and which lengths to ask for is drawn off the clock.
+// bench with status 1. Which extents to free and which lengths to ask for is drawn off the clock, which is the thread's
+// own: time on a core.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <iostream>
@@ -19,6 +19,7 @@
 
 #include "allocator/extent_allocator.h"
 #include "allocator/ledger.h"
+#include "tests/bench/cpu_clock.h"
 
 namespace dak {
 namespace {
@@ -29,7 +30,9 @@ void Require(bool condition, const std::string& what) {
   std::exit(1);
 }
 
-constexpr size_t kBatch = 100;
+// Operations between two looks at the clock, and no more than a tenth of all extents.
+constexpr size_t kBatch = 1'000;
+size_t BatchOf(size_t live) { return std::min(kBatch, std::max<size_t>(live / 10, 1)); }
 
 enum Sizes : int64_t {
   kSpread = 0,  // 1 to 512 units, every order of magnitude as likely
@@ -60,7 +63,8 @@ class AgedPool {
     const auto capacity = static_cast<uint64_t>(mean * static_cast<double>(live) * 1.5) + 1024;
     Require(allocator_.AddRange({0, capacity}).ok(), "the range was refused");
     while (live_.size() < live) live_.push_back(Allocate(NextLength()));
-    for (size_t i = 0; i < live * 4; i += kBatch) Replace(kBatch, /*in_turns=*/true);
+    const size_t batch = BatchOf(live);
+    for (size_t i = 0; i < live * 4; i += batch) Replace(batch, /*in_turns=*/true);
     Check();
   }
 
@@ -80,14 +84,13 @@ class AgedPool {
     double allocating = 0;
   };
   Seconds Replace(size_t count, bool in_turns) {
-    using Clock = std::chrono::steady_clock;
     // Victims are distinct: they are swapped to the end of live_.
     for (size_t i = 0; i < count; ++i) std::swap(live_[random_.Below(live_.size() - i)], live_[live_.size() - 1 - i]);
     victims_.assign(live_.end() - static_cast<ptrdiff_t>(count), live_.end());
     lengths_.clear();
     for (size_t i = 0; i < count; ++i) lengths_.push_back(NextLength());
     live_.resize(live_.size() - count);
-    const auto start = Clock::now();
+    const double start = bench::ThreadSeconds();
     if (in_turns) {
       for (size_t i = 0; i < count; ++i) {
         Free(victims_[i]);
@@ -96,13 +99,13 @@ class AgedPool {
     } else {
       for (uint64_t offset : victims_) Free(offset);
     }
-    const auto middle = Clock::now();
+    const double middle = bench::ThreadSeconds();
     if (!in_turns) {
       for (size_t i = 0; i < count; ++i) victims_[i] = Allocate(lengths_[i]);
     }
-    const auto end = Clock::now();
+    const double end = bench::ThreadSeconds();
     live_.insert(live_.end(), victims_.begin(), victims_.end());
-    return {std::chrono::duration<double>(middle - start).count(), std::chrono::duration<double>(end - middle).count()};
+    return {.freeing = middle - start, .allocating = end - middle};
   }
 
   void Check() const {
@@ -153,8 +156,8 @@ enum class Side { kBoth, kFree, kAllocate };
 template <Side kSide>
 void BM_Operations(benchmark::State& state) {
   AgedPool& pool = PoolFor(state.range(0), state.range(1));
-  // Alternating by single operations, or a hundredth of all at once.
-  const size_t batch = kSide == Side::kBoth ? kBatch : static_cast<size_t>(state.range(0)) / 100;
+  // In turns; or a batch of frees, then as many allocations.
+  const size_t batch = BatchOf(static_cast<size_t>(state.range(0)));
   double seconds = 0;
   uint64_t operations = 0;
   for (auto _ : state) {

@@ -12,27 +12,27 @@ void FaultingDevice::Place(Order* order, uint64_t nth, absl::Status status) {
 }
 
 void FaultingDevice::FailNth(Method method, uint64_t nth, absl::Status status) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   Place(&orders_[static_cast<size_t>(method)], nth, std::move(status));
 }
 
 void FaultingDevice::FailNthOfAny(uint64_t nth, absl::Status status) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   Place(&any_order_, nth, std::move(status));
 }
 
 bool FaultingDevice::fired() const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   return fired_;
 }
 
 uint64_t FaultingDevice::calls(Method method) const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   return calls_[static_cast<size_t>(method)];
 }
 
 absl::Status FaultingDevice::Enter(Method method) const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   const size_t index = static_cast<size_t>(method);
   ++calls_[index];
   absl::Status result;

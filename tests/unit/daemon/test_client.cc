@@ -59,13 +59,17 @@ ReceivedReply HandleConnection::Fetch(const std::vector<std::string>& tickets) {
   return Receive();
 }
 
-Stubs::Stubs(const std::string& runtime_dir) {
+Stubs::Stubs(const std::string& runtime_dir, bool narrow) {
   // Without a subchannel pool of its own, every channel to one path would share one connection.
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetMaxReceiveMessageSize(64 << 20);
-  channel = grpc::CreateCustomChannel("unix:" + runtime_dir + "/control.sock", grpc::InsecureChannelCredentials(),
-                                      arguments);
+  if (narrow) {
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 16 * 1024);
+  }
+  channel =
+      grpc::CreateCustomChannel("unix:" + runtime_dir + "/control.sock", grpc::InsecureChannelCredentials(), arguments);
   session = v1::SessionService::NewStub(channel);
   tensor = v1::TensorService::NewStub(channel);
   node = v1::NodeService::NewStub(channel);
@@ -94,8 +98,7 @@ TestSession::TestSession(const std::string& runtime_dir, const std::string& name
     quota->set_tier(tier);
     quota->set_bytes(bytes);
   }
-  const grpc::Status status =
-      Call(*stubs.session, &v1::SessionService::Stub::OpenSession, request, &opened);
+  const grpc::Status status = Call(*stubs.session, &v1::SessionService::Stub::OpenSession, request, &opened);
   EXPECT_TRUE(status.ok()) << status.error_message();
 }
 

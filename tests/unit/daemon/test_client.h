@@ -41,7 +41,8 @@ class HandleConnection {
 };
 
 struct Stubs {
-  explicit Stubs(const std::string& runtime_dir);
+  // With `narrow`, the transport buffers little for a reader that doesn't read.
+  explicit Stubs(const std::string& runtime_dir, bool narrow = false);
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::SessionService::Stub> session;
   std::unique_ptr<v1::TensorService::Stub> tensor;

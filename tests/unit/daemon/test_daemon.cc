@@ -54,15 +54,13 @@ TierArray TestDaemon::LedgerUsage() const {
   return usage;
 }
 
-bool WaitUntil(const std::function<bool()>& condition, double* waited_ms) {
-  const auto begin = std::chrono::steady_clock::now();
-  while (true) {
-    const bool holds = condition();
-    const std::chrono::duration<double, std::milli> waited = std::chrono::steady_clock::now() - begin;
-    if (waited_ms != nullptr) *waited_ms = waited.count();
-    if (holds || waited.count() > 5000) return holds;
+bool WaitUntil(const std::function<bool()>& condition) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
     std::this_thread::yield();
   }
+  return true;
 }
 
 }  // namespace dak::daemon

@@ -43,13 +43,13 @@ class TestDaemon {
  private:
   TempDir directory_;
   DaemonOptions options_;
-  FaultingDevice* device_ = nullptr;     // the daemon's
-  EmulatedDevice* emulated_ = nullptr;   // the same
+  FaultingDevice* device_ = nullptr;    // the daemon's
+  EmulatedDevice* emulated_ = nullptr;  // the same
   std::unique_ptr<Daemon> daemon_;
 };
 
-// Polls until `condition` holds; false after 5 s. Returns how long it took in *waited_ms where that isn't null.
-bool WaitUntil(const std::function<bool()>& condition, double* waited_ms = nullptr);
+// Polls until `condition` holds; false after 5 s.
+bool WaitUntil(const std::function<bool()>& condition);
 
 }  // namespace dak::daemon
 

@@ -60,6 +60,9 @@ class TierFixture : public ::testing::Test {
 // `size` bytes that differ from their neighbours and between seeds.
 std::vector<std::byte> Pattern(uint64_t size, uint32_t seed);
 
+// Number of descriptors open in this process.
+int OpenDescriptors();
+
 }  // namespace dak
 
 #endif  // DAK_TESTS_UNIT_DEVICE_CONFORMANCE_H_

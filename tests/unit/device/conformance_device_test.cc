@@ -20,16 +20,6 @@ const DeviceCase& FindDeviceCase(const std::string& name) {
   std::abort();
 }
 
-std::vector<std::byte> Pattern(uint64_t size, uint32_t seed) {
-  std::vector<std::byte> bytes(size);
-  uint32_t state = seed * 2'654'435'761u + 1;
-  for (std::byte& byte : bytes) {
-    state = state * 1'664'525u + 1'013'904'223u;
-    byte = static_cast<std::byte>(state >> 24);
-  }
-  return bytes;
-}
-
 namespace {
 
 constexpr uint64_t kPage = kSharedPageGranuleBytes;

@@ -100,6 +100,7 @@ class NoMoreDescriptors {
 
 TEST_F(EmulatedDeviceTest, GivesCapacityBackWhenTheKernelHasNoDescriptor) {
   UniqueFd fd;
+  ASSERT_THAT(device_.CreateSegment(Tier::kHbm, kDeviceGranuleBytes).status(), IsOk());
   absl::Status segment_status;
   absl::Status page_status;
   {
@@ -116,6 +117,7 @@ TEST_F(EmulatedDeviceTest, GivesCapacityBackWhenTheKernelHasNoDescriptor) {
 TEST_F(EmulatedDeviceTest, AnExportThatFailsSaysWhichCall) {
   auto segment = device_.CreateSegment(Tier::kHbm, kDeviceGranuleBytes).value();
   for (Access access : {Access::kReadOnly, Access::kReadWrite}) {
+    ASSERT_THAT(device_.Export(*segment, access).status(), IsOk());
     absl::Status status;
     {
       NoMoreDescriptors tight;

@@ -1,12 +1,11 @@
 #include "allocator/device/testing/faulting_device.h"
 
-#include <dirent.h>
-
 #include <memory>
 #include <vector>
 
 #include "allocator/device/device_checks.h"
 #include "gtest/gtest.h"
+#include "tests/unit/device/conformance.h"
 
 namespace dak {
 namespace {
@@ -40,14 +39,6 @@ std::vector<absl::Status> CallAll(FaultingDevice& device) {
           device.RebaseTensorMap(map, 128).status(),
           device.CreateSharedPage(kSharedPageGranuleBytes, &other_page_fd).status(),
           device.MapSharedPage(std::move(page_fd), kSharedPageGranuleBytes, Access::kReadOnly).status()};
-}
-
-int OpenDescriptors() {
-  int count = 0;
-  DIR* directory = ::opendir("/proc/self/fd");
-  while (::readdir(directory) != nullptr) ++count;
-  ::closedir(directory);
-  return count;
 }
 
 TEST(FaultingDeviceTest, PassesEverythingOnUnlessTold) {

@@ -1,6 +1,5 @@
 #include "tests/unit/device/peer_process.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -271,14 +270,6 @@ bool RunAsPeer(int argc, char** argv, int* exit_code) {
   while (Receive(kPeerSocket, &request, &fd)) Send(kPeerSocket, peer.Handle(request, std::move(fd)), -1);
   *exit_code = 0;
   return true;
-}
-
-int OpenDescriptors() {
-  int count = 0;
-  DIR* directory = ::opendir("/proc/self/fd");
-  while (::readdir(directory) != nullptr) ++count;
-  ::closedir(directory);
-  return count;
 }
 
 }  // namespace dak

@@ -46,9 +46,6 @@ class PeerProcess {
 // True if this program was started as a peer; then *exit_code is what main returns.
 bool RunAsPeer(int argc, char** argv, int* exit_code);
 
-// Number of descriptors open in this process.
-int OpenDescriptors();
-
 }  // namespace dak
 
 #endif  // DAK_TESTS_UNIT_DEVICE_PEER_PROCESS_H_

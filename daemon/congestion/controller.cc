@@ -1,0 +1,185 @@
+#include "daemon/congestion/controller.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "allocator/base/error_detail.h"
+#include "allocator/base/status_macros.h"
+
+namespace dak::congestion {
+namespace {
+
+constexpr uint32_t kMostWeight = 1000;
+// Use that modest sessions are counted with, over what was measured.
+constexpr double kHeadroom = 1.25;
+// Of the bandwidth-delay product: what fills the link for sure.
+constexpr double kEnough = 1.1;
+// Ticks closer together than this part of the interval tell nothing.
+constexpr uint64_t kLeastOfInterval = 8;
+
+absl::Status CheckWeight(uint32_t weight) {
+  if (weight >= 1 && weight <= kMostWeight) return absl::OkStatus();
+  return InvalidField("weight", absl::StrCat(weight, " is out of range"), absl::StrCat("1 to ", kMostWeight));
+}
+
+absl::Status UnknownSession(uint64_t session_id) {
+  return WithDetail(absl::NotFoundError(absl::StrCat("no session ", session_id)), {.reason = "UNKNOWN_SESSION"});
+}
+
+}  // namespace
+
+Controller::Controller(LinkProfile profile, Parameters parameters) : profile_(profile), parameters_(parameters) {
+  parameters_.min_window_bytes = std::max<uint64_t>(parameters_.min_window_bytes, 1);
+  profile_.bandwidth_bytes_per_s = std::max(profile_.bandwidth_bytes_per_s, 1.0);
+  round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
+  target_bytes_ = GoalBytes();
+}
+
+absl::Status Controller::AddSession(uint64_t session_id, uint32_t weight, uint64_t now_ns) {
+  DAK_RETURN_IF_ERROR(CheckWeight(weight));
+  const auto [place, is_new] = sessions_.try_emplace(session_id);
+  if (!is_new) return absl::AlreadyExistsError(absl::StrCat("session ", session_id, " is there"));
+  Entry& entry = place->second;
+  entry.state.session_id = session_id;
+  entry.state.weight = weight;
+  entry.state.active = true;
+  entry.since_ns = now_ns;
+  entry.last_byte_ns = now_ns;
+  if (sessions_.size() == 1) last_tick_ns_ = now_ns;
+  Divide(/*settle_rounding=*/false);
+  entry.least_window_bytes = entry.state.window_bytes;
+  return absl::OkStatus();
+}
+
+absl::Status Controller::RemoveSession(uint64_t session_id, uint64_t) {
+  if (sessions_.erase(session_id) == 0) return UnknownSession(session_id);
+  if (sessions_.empty()) {
+    // The next one starts from the profile.
+    round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
+    target_bytes_ = GoalBytes();
+    cut_ = {};
+    load_ = {};
+    unexplained_bytes_ = 0;
+  }
+  Divide(/*settle_rounding=*/false);
+  return absl::OkStatus();
+}
+
+absl::Status Controller::SetWeight(uint64_t session_id, uint32_t weight, uint64_t) {
+  DAK_RETURN_IF_ERROR(CheckWeight(weight));
+  const auto found = sessions_.find(session_id);
+  if (found == sessions_.end()) return UnknownSession(session_id);
+  found->second.state.weight = weight;
+  Divide(/*settle_rounding=*/false);
+  return absl::OkStatus();
+}
+
+void Controller::SetBackgroundDemand(bool wants, uint64_t) {
+  background_wants_ = wants;
+  Divide(/*settle_rounding=*/false);
+}
+
+void Controller::Tick(uint64_t now_ns, absl::Span<const SessionReport> reports) {
+  if (sessions_.empty()) return;
+  if (now_ns < last_tick_ns_) return Rebase(now_ns, reports);
+  if (now_ns - last_tick_ns_ < std::max<uint64_t>(parameters_.interval_ns / kLeastOfInterval, 1)) return;
+  last_tick_ns_ = now_ns;
+  Measure(now_ns, reports);
+  Adapt();
+  for (auto& [id, entry] : sessions_) {
+    entry.most_before_bytes = entry.most_window_bytes;
+    entry.most_window_bytes = 0;
+    entry.least_window_bytes = ~uint64_t{0};
+  }
+  Divide(/*settle_rounding=*/true);
+}
+
+void Controller::SetWindow(Entry& entry, const Share& share) {
+  entry.carry_tiles = share.carry_tiles;
+  entry.state.window_bytes = share.window_bytes;
+  entry.most_window_bytes = std::max(entry.most_window_bytes, share.window_bytes);
+  entry.least_window_bytes = std::min(entry.least_window_bytes, share.window_bytes);
+}
+
+// What honest sessions that want the link should have so that a violator's bytes in flight win it no more than its
+// weight's share: as much in proportion, as far as half the cliff and the cliff itself allow.
+double Controller::CompensatedBytes(const std::vector<Share>& honest, double violators_window_bytes) const {
+  double weight = 0, violators_weight = 0, now_bytes = 0, tiles_bytes = 0;
+  for (const Share& share : honest) {
+    if (!share.hungry) continue;
+    weight += share.weight;
+    now_bytes += static_cast<double>(share.window_bytes);
+    tiles_bytes += static_cast<double>(parameters_.min_window_bytes);
+  }
+  for (const auto& [id, entry] : sessions_) {
+    if (entry.state.violating) violators_weight += entry.state.weight;
+  }
+  const double fair_bytes = std::max(now_bytes, load_.violating_bytes * weight / violators_weight);
+  return std::max(std::min({fair_bytes, CapBytes() - violators_window_bytes, SafeBytes()}), tiles_bytes);
+}
+
+void Controller::Divide(bool settle_rounding) {
+  const auto tile = static_cast<double>(parameters_.min_window_bytes);
+  std::vector<Entry*> honest_entries, violators;
+  std::vector<Share> all;
+  bool hungry = false;
+  double modest_bytes = 0;
+  for (auto& [id, entry] : sessions_) {
+    (entry.state.violating ? violators : honest_entries).push_back(&entry);
+    hungry |= entry.hungry;
+    if (!entry.hungry) modest_bytes += kHeadroom * entry.used_bytes;
+  }
+  // Honest ones first: their shares can then be divided again without the others.
+  for (const std::vector<Entry*>* entries : {&honest_entries, &violators}) {
+    for (const Entry* entry : *entries) {
+      all.push_back({.weight = entry->state.weight,
+                     .hungry = entry->hungry,
+                     .used_bytes = entry->hungry ? 0 : kHeadroom * entry->used_bytes,
+                     .carry_tiles = entry->carry_tiles});
+    }
+  }
+  Budget budget = {.target_bytes = std::min(target_bytes_, SafeBytes()),
+                   .enough_bytes = kEnough * Product(),
+                   .cap_bytes = CapBytes(),
+                   .tile_bytes = parameters_.min_window_bytes};
+  double background_bytes = 0;
+  if (background_wants_) {
+    background_bytes = hungry ? tile : std::max(std::floor((budget.target_bytes - modest_bytes) / tile) * tile, tile);
+    budget.cap_bytes -= background_bytes;
+    if (hungry) budget.target_bytes -= background_bytes;
+  }
+  background_window_bytes_ = static_cast<uint64_t>(background_bytes);
+
+  Division division = dak::congestion::Divide(budget, settle_rounding && violators.empty(), absl::MakeSpan(all));
+  planned_bytes_ = division.hungry_bytes > budget.target_bytes
+                       ? division.hungry_bytes + division.modest_bytes + background_bytes
+                       : 0;
+  if (!violators.empty()) {
+    double violators_window_bytes = 0;
+    for (size_t i = honest_entries.size(); i < all.size(); ++i) {
+      violators_window_bytes += static_cast<double>(all[i].window_bytes);
+      SetWindow(*violators[i - honest_entries.size()], all[i]);
+    }
+    all.resize(honest_entries.size());
+    budget.target_bytes = CompensatedBytes(all, violators_window_bytes) + modest_bytes;
+    budget.cap_bytes -= violators_window_bytes;
+    division = dak::congestion::Divide(budget, settle_rounding, absl::MakeSpan(all));
+    planned_bytes_ = division.hungry_bytes + division.modest_bytes + load_.violating_bytes + background_bytes;
+  }
+  for (size_t i = 0; i < honest_entries.size(); ++i) SetWindow(*honest_entries[i], all[i]);
+}
+
+std::vector<SessionState> Controller::Sessions() const {
+  std::vector<SessionState> states;
+  states.reserve(sessions_.size());
+  for (const auto& [id, entry] : sessions_) states.push_back(entry.state);
+  return states;
+}
+
+uint64_t Controller::WindowOf(uint64_t session_id) const {
+  const auto found = sessions_.find(session_id);
+  return found == sessions_.end() ? 0 : found->second.state.window_bytes;
+}
+
+}  // namespace dak::congestion
