@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
@@ -10,6 +11,9 @@
 
 namespace dak::planner {
 namespace {
+
+// With fewer, a step could fail to make room for a tile and still promote it.
+constexpr uint64_t kTilesPerStep = 4;
 
 double SecondsAt(const Profile& profile, const PlacedOperation& placed, uint64_t remote_rows) {
   std::vector<double> tier_ratios(placed.tier + 1);
@@ -42,9 +46,9 @@ absl::Status CheckOperation(const Profile& profile, const PlacedOperation& place
       return InvalidField(name + field, absl::StrCat(rows), absl::StrCat("at most split.rows, here ", split.rows));
     }
   }
-  if (TileBytes(split) > max_move_bytes) {
+  if (kTilesPerStep * TileBytes(split) > max_move_bytes) {
     return InvalidField("policy.max_move_bytes", absl::StrCat(max_move_bytes),
-                        absl::StrCat("at least a tile, here ", TileBytes(split)));
+                        absl::StrCat("at least ", kTilesPerStep, " tiles, here ", kTilesPerStep * TileBytes(split)));
   }
   return absl::OkStatus();
 }
@@ -71,7 +75,10 @@ class MovePlanner {
  public:
   MovePlanner(const Profile& profile, absl::Span<const PlacedOperation> operations, int64_t room_bytes,
               uint64_t max_move_bytes)
-      : operations_(operations), room_bytes_(room_bytes), left_bytes_(max_move_bytes) {
+      : operations_(operations),
+        room_bytes_(room_bytes),
+        left_bytes_(max_move_bytes),
+        seconds_per_byte_(operations.size()) {
     for (size_t i = 0; i < operations.size(); ++i) {
       const PlacedOperation& placed = operations[i];
       remote_rows_.push_back(placed.remote_rows);
@@ -80,7 +87,8 @@ class MovePlanner {
       const double seconds =
           SecondsAt(profile, placed, placed.target_rows) - SecondsAt(profile, placed, placed.remote_rows);
       const double bytes = static_cast<double>(LeftBytes(i));
-      (demote ? demotions_ : promotions_).push_back({i, (demote ? seconds : -seconds) / bytes});
+      seconds_per_byte_[i] = (demote ? seconds : -seconds) / bytes;
+      (demote ? demotions_ : promotions_).push_back({i, seconds_per_byte_[i]});
     }
     // Worked off from the back: the cheapest demotion, the most gainful promotion.
     const auto less = [](const Pending& a, const Pending& b) { return a.seconds_per_byte < b.seconds_per_byte; };
@@ -91,13 +99,18 @@ class MovePlanner {
   std::vector<RowMove> Plan() {
     while (Step()) {
     }
+    DropUnusedRoom();
     return std::move(moves_);
   }
   const std::vector<uint64_t>& remote_rows() const { return remote_rows_; }
 
  private:
   bool Step() {
-    if (room_bytes_ < 0) return Demote(static_cast<uint64_t>(-room_bytes_), left_bytes_);
+    if (room_bytes_ < 0) {
+      const bool moved = Demote(static_cast<uint64_t>(-room_bytes_), left_bytes_);
+      forced_moves_ = moves_.size();
+      return moved;
+    }
     if (promotions_.empty()) {
       // Nothing needs the room: only what makes the pass faster goes.
       return !demotions_.empty() && demotions_.back().seconds_per_byte <= 0 && Demote(kUnlimitedBytes, left_bytes_);
@@ -136,6 +149,16 @@ class MovePlanner {
     return true;
   }
 
+  // Room that no promotion took up, because the step's bytes ran out, would only cost.
+  void DropUnusedRoom() {
+    while (moves_.size() > forced_moves_ && moves_.back().to_remote) {
+      const RowMove& last = moves_.back();
+      if (seconds_per_byte_[last.operation] <= 0) return;
+      remote_rows_[last.operation] -= last.rows;
+      moves_.pop_back();
+    }
+  }
+
   // Enough for `wanted_bytes` of room if `most_bytes` and the operation allow.
   bool Demote(uint64_t wanted_bytes, uint64_t most_bytes) {
     if (demotions_.empty()) return false;
@@ -162,10 +185,12 @@ class MovePlanner {
   absl::Span<const PlacedOperation> operations_;
   int64_t room_bytes_;
   uint64_t left_bytes_;
+  std::vector<double> seconds_per_byte_;  // by operation, of what it has to move
   std::vector<uint64_t> remote_rows_;
   std::vector<Pending> promotions_;
   std::vector<Pending> demotions_;
   std::vector<RowMove> moves_;
+  size_t forced_moves_ = 0;
 };
 
 struct Totals {

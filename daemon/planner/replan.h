@@ -25,7 +25,7 @@ struct ReplanPolicy {
   double min_gain = 0.03;                     // of the pass's time; 0 to 1
   double payback_s = 10;                      // at least 0
   double min_interval_s = 1;                  // between steps that need not be; at least 0
-  uint64_t max_move_bytes = kUnlimitedBytes;  // at least one tile of every operation
+  uint64_t max_move_bytes = kUnlimitedBytes;  // at least four tiles of every operation
 };
 
 struct PlacedOperation {
