@@ -116,7 +116,7 @@ void Tune(Context& context, const Rotation& rotation, double limit_s, const std:
               limit_s * 1e6);
   for (uint32_t boxes = 1; boxes <= 2; ++boxes) {
     for (uint32_t cluster = 1; cluster <= 4; cluster *= 2) {
-      if (cluster > 1 && (boxes == 1 || chosen.batch_tile < (cluster == 2 ? 64u : 128u))) continue;
+      if (cluster > 1 && chosen.batch_tile < (cluster == 2 ? 64u : 128u)) continue;
       kernels::GemmPlan plan = chosen;
       plan.row_boxes = boxes;
       plan.cluster = cluster;
@@ -126,6 +126,9 @@ void Tune(Context& context, const Rotation& rotation, double limit_s, const std:
       const auto run = [&](const Operation& op) { context.dak.Launch(op, context.stream, plan); };
       rotation.CheckNumbers("tune", run);
       std::printf(" %s %.1f", Name(plan).c_str(), rotation.Time(limit_s, run) * 1e6);
+      context.dak.SetPromotion(CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
+      std::printf("/%.1f", rotation.Time(limit_s, run) * 1e6);
+      context.dak.SetPromotion(CU_TENSOR_MAP_L2_PROMOTION_NONE);
     }
   }
   std::printf("\n");

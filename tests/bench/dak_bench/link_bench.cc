@@ -1,6 +1,7 @@
 // `dak-bench link`: the kernel's remote reads by window. `dak-bench mix`: the same beside a stream of HBM, and what
 // happens when nobody holds the window.
 #include <algorithm>
+#include <vector>
 
 #include "tests/bench/dak_bench/check.h"
 #include "tests/bench/dak_bench/device_tools.h"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr uint64_t kK = 8192;
 constexpr uint64_t kBatch = 8;
+constexpr uint64_t kLinkBytes = uint64_t{192} << 20;
 
 // What the kernel reported over a run.
 struct Reported {
@@ -42,39 +44,44 @@ void CheckNumbers(Context& context, DakGemm& dak, const Operation& operation,
 
 }  // namespace
 
-std::string RunLink(Context& context, const Options& /*options*/) {
+std::string RunLink(Context& context, const Options& options) {
   Table table("link: the kernel with every row remote, " + context.device_name);
-  const uint64_t rows = std::min<uint64_t>(16'384, context.host_bytes / (kK * kElementBytes));
-  Operation operation{.batch = kBatch,
-                      .n = rows,
-                      .k = kK,
-                      .local_rows = 0,
-                      .f16 = context.f16,
-                      .x = context.x,
-                      .w_local = nullptr,
-                      .w_remote = context.host,
-                      .y = context.y};
-  for (const uint64_t window_kib : {8, 16, 32, 64, 96, 128, 160, 192, 256, 512, 1024}) {
-    DakGemm dak;  // fresh counters, so that the peak is this window's
-    dak.SetWindow(window_kib * 1024);
-    std::optional<kernels::GemmPlan> plan;
-    if (window_kib > 512) {
-      plan = dak.Plan(operation);
-      plan->remote_ctas = 16;
+  for (const uint64_t k : options.tune ? std::vector<uint64_t>{512, 4096, 14'336} : std::vector<uint64_t>{kK}) {
+    const uint64_t rows = std::min(kLinkBytes, context.host_bytes) / (k * kElementBytes);
+    Operation operation{.batch = kBatch,
+                        .n = rows,
+                        .k = k,
+                        .local_rows = 0,
+                        .f16 = context.f16,
+                        .x = context.x,
+                        .w_local = nullptr,
+                        .w_remote = context.host,
+                        .y = context.y};
+    for (const uint64_t window_kib : {8, 16, 32, 64, 96, 128, 160, 192, 256, 512, 1024}) {
+      if (options.tune && window_kib != 128 && window_kib != 192) continue;
+      for (const uint32_t remote_ctas : options.tune ? std::vector<uint32_t>{4, 8, 16} : std::vector<uint32_t>{0}) {
+        DakGemm dak;  // fresh counters, so that the peak is this window's
+        dak.SetWindow(window_kib * 1024);
+        kernels::GemmPlan plan = dak.Plan(operation);
+        if (remote_ctas > 0) plan.remote_ctas = remote_ctas;
+        if (window_kib > 512) plan.remote_ctas = 16;
+        CheckNumbers(context, dak, operation, plan);
+        const v1::LinkReport before = dak.report();
+        const double seconds = TimeGraph(
+            context.stream, [&] { dak.Launch(operation, context.stream, plan); }, window_kib < 64 ? 3 : 5, 1);
+        const Reported reported = Difference(before, dak.report());
+        const double rate = operation.remote_bytes() / seconds;
+        table.Add(Table::Row()
+                      .Number("k", k)
+                      .Number("ctas", plan.remote_ctas)
+                      .Number("window_kib", window_kib)
+                      .Number("link_gbps", rate * 1e-9)
+                      .Number("of_sm_link", rate / context.ceilings.link_bytes_per_s)
+                      .Number("of_copy_engine", rate / context.ceilings.copy_engine_bytes_per_s)
+                      .Number("round_trip_us", reported.round_trip_us)
+                      .Number("peak_kib", reported.peak_bytes / 1024.0));
+      }
     }
-    CheckNumbers(context, dak, operation, plan);
-    const v1::LinkReport before = dak.report();
-    const double seconds = TimeGraph(
-        context.stream, [&] { dak.Launch(operation, context.stream, plan); }, window_kib < 64 ? 3 : 7, 1);
-    const Reported reported = Difference(before, dak.report());
-    const double rate = operation.remote_bytes() / seconds;
-    table.Add(Table::Row()
-                  .Number("window_kib", window_kib)
-                  .Number("link_gbps", rate * 1e-9)
-                  .Number("of_sm_link", rate / context.ceilings.link_bytes_per_s)
-                  .Number("of_copy_engine", rate / context.ceilings.copy_engine_bytes_per_s)
-                  .Number("round_trip_us", reported.round_trip_us)
-                  .Number("peak_kib", reported.peak_bytes / 1024.0));
   }
   return table.ToJson();
 }

@@ -88,11 +88,11 @@ void DakGemm::Launch(const Operation& operation, cudaStream_t stream, const std:
                                  launch.plan.batch_tile / launch.plan.cluster));
   if (operation.local_rows > 0) {
     DAK_CUDA(kernels::EncodeMatrix(&launch.w_local_map, operation.w_local, operation.f16, operation.local_rows,
-                                   operation.k, kernels::kBoxRows));
+                                   operation.k, kernels::kBoxRows, promotion_));
   }
   if (operation.local_rows < operation.n) {
     DAK_CUDA(kernels::EncodeMatrix(&launch.w_remote_map, operation.w_remote, operation.f16,
-                                   operation.n - operation.local_rows, operation.k, kernels::kBoxRows));
+                                   operation.n - operation.local_rows, operation.k, kernels::kBoxRows, promotion_));
   }
   launch.y = operation.y;
   launch.control = control_;
