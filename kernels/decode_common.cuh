@@ -16,7 +16,9 @@ namespace dak::kernels {
 
 inline constexpr uint32_t kWarpThreads = 32;
 inline constexpr uint32_t kWarpgroupThreads = 128;
-inline constexpr uint32_t kSharedBytes = 232'448;  // what a CTA of sm_90 can have
+// What a CTA of sm_90 can have alone on its SM, and beside another: of 228 KiB an SM, 1 KiB a CTA is the system's.
+inline constexpr uint32_t kSharedBytes = 227 * 1024;
+inline constexpr uint32_t kHalfSharedBytes = 113 * 1024;
 inline constexpr uint32_t kSwizzleAtomBytes = 1024;
 inline constexpr uint32_t kControlBytes = 2048;  // after the ring
 inline constexpr uint32_t kMaxStages = 24;
@@ -52,7 +54,10 @@ struct DecodeTraits {
   static constexpr uint32_t kXSliceRows = kBatchTile / kCluster;
   static constexpr uint32_t kXSliceBytes = kXStageBytes / kCluster;
   static constexpr uint32_t kStageBytes = kWStageBytes + kXStageBytes;
-  static constexpr uint32_t kFit = (kSharedBytes - kSwizzleAtomBytes - kControlBytes) / kStageBytes;
+  // Small tiles leave room for a CTA of the next launch, which fills its ring while this launch ends.
+  static constexpr int kCtasPerSm = kBatchTile <= 64 ? 2 : 1;
+  static constexpr uint32_t kCtaBytes = kCtasPerSm == 2 ? kHalfSharedBytes : kSharedBytes;
+  static constexpr uint32_t kFit = (kCtaBytes - kSwizzleAtomBytes - kControlBytes) / kStageBytes;
   static constexpr uint32_t kStages = kFit < kMaxStages ? kFit : kMaxStages;
   static constexpr uint32_t kLaunchBytes = kStages * kStageBytes + kSwizzleAtomBytes + kControlBytes;
   static constexpr uint32_t kConsumerWarps = kRowBoxes * kWarpgroupThreads / kWarpThreads;

@@ -65,7 +65,7 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream);
 
 // Encodes a row-major [rows, cols] matrix of 16-bit elements at `address` for boxes of box_rows x 64, 128-byte swizzle.
 cudaError_t EncodeMatrix(CUtensorMap* map, const void* address, bool f16, uint64_t rows, uint64_t cols,
-                         uint32_t box_rows);
+                         uint32_t box_rows, CUtensorMapL2promotion promotion = CU_TENSOR_MAP_L2_PROMOTION_NONE);
 
 }  // namespace dak::kernels
 

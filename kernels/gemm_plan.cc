@@ -11,6 +11,8 @@ constexpr double kElementBytes = 2;
 constexpr double kRemoteCtaInflightBytes = 3.0 * kBoxBytes;
 // Under this a CTA costs more than it brings: its start and its share of the sum at a tile's end.
 constexpr uint64_t kLeastChunksPerCta = 4;
+// Few CTAs less don't slow a stream of HBM.
+constexpr double kLeastEvenShare = 0.94;
 
 uint32_t RoundUp(uint64_t value, uint32_t multiple) {
   return static_cast<uint32_t>(DivideUp(value, multiple) * multiple);
@@ -61,6 +63,10 @@ GemmPlan PlanGemm(uint32_t batch, uint64_t n, uint64_t k, uint64_t local_rows, c
     const uint32_t room = ctas > plan.remote_ctas ? ctas - plan.remote_ctas : 0;
     const uint32_t free_ctas = std::max(plan.cluster, RoundDown(room, plan.cluster));
     plan.local_ctas = static_cast<uint32_t>(std::min<uint64_t>(free_ctas, clusters * plan.cluster));
+    // Where the same number of CTAs for every tile uses nearly all of them, fewer shares have to be added up.
+    const uint64_t tiles = DivideUp(local_rows, uint64_t{plan.cluster} * plan.row_boxes * kBoxRows);
+    const uint64_t even = plan.local_ctas / plan.cluster / tiles * tiles * plan.cluster;
+    if (static_cast<double>(even) >= kLeastEvenShare * plan.local_ctas) plan.local_ctas = static_cast<uint32_t>(even);
   }
   return plan;
 }

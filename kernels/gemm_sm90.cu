@@ -27,7 +27,9 @@ class Producer {
     Cursor at = start;
     for (uint32_t i = 0; i < early; ++i, at.Advance(p_.k_chunks)) LoadW(at, i);
     ptx::WaitForPreviousGrid();
-    ptx::ReleaseNextGrid();
+    // The next launch may start when every CTA has said so: a remote one at once, since it uses little of its SM, a
+    // local one when its last read is issued. Not before the wait, so that at most two launches are under way.
+    if (work_.remote) ptx::ReleaseNextGrid();
     at = start;
     for (uint32_t i = 0; i < early; ++i, at.Advance(p_.k_chunks)) LoadX(at, i);
     RingPlace place{early == Traits::kStages ? 0 : static_cast<uint32_t>(early), early == Traits::kStages ? 1u : 0u};
@@ -38,6 +40,7 @@ class Producer {
       LoadX(at, place.stage);
       place.Advance(Traits::kStages);
     }
+    ptx::ReleaseNextGrid();
     Finish();
   }
 
@@ -191,7 +194,8 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
 // ---- The kernel ----------------------------------------------------------------------------------------------------
 
 template <class Traits>
-__global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_constant__ DecodeParams p) {
+__global__ __launch_bounds__(Traits::kThreads,
+                             Traits::kCtasPerSm) void DecodeGemm(const __grid_constant__ DecodeParams p) {
   // Phase 1: shared memory and roles.
   extern __shared__ uint8_t raw[];
   uint8_t* ring = raw + (kSwizzleAtomBytes - ptx::SharedAddress(raw) % kSwizzleAtomBytes) % kSwizzleAtomBytes;
@@ -225,7 +229,6 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
   // Phase 3: roles.
   if (warp < Traits::kConsumerWarps) {
     ptx::WaitForPreviousGrid();
-    ptx::ReleaseNextGrid();
     Consume<Traits>(p, work, ring, shared, rank, warp / (kWarpgroupThreads / kWarpThreads));
   } else if (warp == Traits::kConsumerWarps) {
     if (lane == 0) {
@@ -292,10 +295,11 @@ bool ForPlan(const GemmPlan& plan, bool f16, const Visitor& visit) {
   };
   constexpr std::integral_constant<int, 1> k1;
   constexpr std::integral_constant<int, 2> k2;
+  constexpr std::integral_constant<int, 4> k4;
   const auto with_batch = [&](auto n) {
     bool found = with_tile(n, k1, k1) || with_tile(n, k2, k1);
-    if constexpr (n() >= 64) found = found || with_tile(n, k2, k2);
-    if constexpr (n() >= 128) found = found || with_tile(n, k2, std::integral_constant<int, 4>());
+    if constexpr (n() >= 64) found = found || with_tile(n, k1, k2) || with_tile(n, k2, k2);
+    if constexpr (n() >= 128) found = found || with_tile(n, k1, k4) || with_tile(n, k2, k4);
     return found;
   };
   return with_batch(std::integral_constant<int, 8>()) || with_batch(std::integral_constant<int, 16>()) ||
@@ -371,7 +375,7 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
 }
 
 cudaError_t EncodeMatrix(CUtensorMap* map, const void* address, bool f16, uint64_t rows, uint64_t cols,
-                         uint32_t box_rows) {
+                         uint32_t box_rows, CUtensorMapL2promotion promotion) {
   void* entry = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   constexpr unsigned int kFirstVersion = 12000;
@@ -385,8 +389,8 @@ cudaError_t EncodeMatrix(CUtensorMap* map, const void* address, bool f16, uint64
   const cuuint32_t steps[2] = {1, 1};
   const CUresult result = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry)(
       map, f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(address),
-      extents, row_bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      extents, row_bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, promotion,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 

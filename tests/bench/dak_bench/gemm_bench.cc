@@ -1,0 +1,211 @@
+// `dak-bench gemm`: one operation at a time, back to back over weights that don't fit in L2.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <map>
+
+#include "tests/bench/dak_bench/check.h"
+#include "tests/bench/dak_bench/device_tools.h"
+#include "tests/bench/dak_bench/operation.h"
+#include "tests/bench/dak_bench/table.h"
+#include "tests/bench/dak_bench/timing.h"
+
+namespace dak::bench {
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr uint64_t kRotatedBytes = uint64_t{300} << 20;  // six times an H100's L2
+constexpr double kGraphSeconds = 3e-3;                   // at least, so that its launch doesn't show
+constexpr uint64_t kAlignment = 256;
+
+struct Shape {
+  std::string name;
+  uint64_t n;
+  uint64_t k;
+};
+
+std::vector<Shape> ShapesOf(const std::string& model) {
+  const std::map<std::string, std::vector<Shape>> shapes = {
+      {"llama8b",
+       {{"8b.qkv", 6144, 4096}, {"8b.o", 4096, 4096}, {"8b.gate_up", 28'672, 4096}, {"8b.down", 4096, 14'336}}},
+      {"llama70b",
+       {{"70b.qkv", 10'240, 8192}, {"70b.o", 8192, 8192}, {"70b.gate_up", 57'344, 8192}, {"70b.down", 8192, 28'672}}},
+      {"opt6.7b", {{"opt6.7b.qkv", 12'288, 4096}, {"opt6.7b.fc1", 16'384, 4096}, {"opt6.7b.fc2", 4096, 16'384}}},
+      {"opt30b", {{"opt30b.qkv", 21'504, 7168}, {"opt30b.fc1", 28'672, 7168}, {"opt30b.fc2", 7168, 28'672}}}};
+  std::vector<Shape> result;
+  for (const auto& [name, list] : shapes) {
+    if (model == name || model == "all") result.insert(result.end(), list.begin(), list.end());
+  }
+  if (result.empty()) Fail("--model", "llama8b, llama70b, opt6.7b, opt30b or all");
+  return result;
+}
+
+// The same operation over several copies of its weights, whole ones in HBM, so that peers can use them too, and the
+// remote rows again on the host.
+class Rotation {
+ public:
+  Rotation(Context& context, const Operation& shape) : context_(context), operation_(shape) {
+    const uint64_t whole = Align(shape.bytes());
+    const uint64_t remote = Align(shape.remote_bytes());
+    uint64_t copies = std::max<uint64_t>(2, (kRotatedBytes + whole - 1) / whole);
+    copies = std::min(copies, context.hbm_bytes / whole);
+    if (remote > 0) copies = std::min(copies, context.host_bytes / remote);
+    if (copies == 0) Fail("gemm", "the shape doesn't fit in the bench's memory");
+    for (uint64_t i = 0; i < copies; ++i) {
+      uint8_t* w = context.hbm + i * whole;
+      uint8_t* host = context.host + i * remote;
+      DAK_CUDA(cudaMemcpyAsync(host, w + shape.local_bytes(), shape.remote_bytes(), cudaMemcpyDefault, context.stream));
+      Operation& copy = copies_.emplace_back(shape);
+      copy.x = context.x;
+      copy.y = context.y;
+      copy.w_local = w;
+      copy.w_remote = host;
+    }
+    DAK_CUDA(cudaStreamSynchronize(context.stream));
+  }
+
+  const Operation& operator[](size_t i) const { return copies_[i % copies_.size()]; }
+
+  // Ends the program if y, poisoned before, isn't x w^T after `run`.
+  template <class Run>
+  double CheckNumbers(const char* what, Run run) const {
+    const uint64_t y_bytes = operation_.batch * operation_.n * kElementBytes;
+    DAK_CUDA(cudaMemsetAsync(context_.y, 0xFF, y_bytes, context_.stream));
+    run(copies_[0]);
+    const double error = RelativeError(context_.x, copies_[0].w_local, context_.y, operation_.batch, operation_.n,
+                                       operation_.k, operation_.f16, context_.stream);
+    if (!(error < kMaxRelativeError)) {
+      std::fprintf(stderr, "%s: batch %llu n %llu k %llu local_rows %llu: relative error %g\n", what,
+                   static_cast<unsigned long long>(operation_.batch), static_cast<unsigned long long>(operation_.n),
+                   static_cast<unsigned long long>(operation_.k),
+                   static_cast<unsigned long long>(operation_.local_rows), error);
+      Fail(what, "wrong numbers");
+    }
+    return error;
+  }
+
+  // Seconds of one operation, when many follow each other.
+  template <class Run>
+  double Time(double limit_s, Run run) const {
+    const auto launches = std::max<size_t>(copies_.size(), static_cast<size_t>(kGraphSeconds / limit_s) + 1);
+    const double seconds = TimeGraph(
+        context_.stream,
+        [&] {
+          for (size_t i = 0; i < launches; ++i) run((*this)[i]);
+        },
+        11, 2);
+    return seconds / static_cast<double>(launches);
+  }
+
+ private:
+  static uint64_t Align(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+  Context& context_;
+  Operation operation_;
+  std::vector<Operation> copies_;
+};
+
+std::string Name(const kernels::GemmPlan& plan) {
+  return std::to_string(plan.batch_tile) + "x" + std::to_string(plan.row_boxes) + "x" + std::to_string(plan.cluster) +
+         "r" + std::to_string(plan.remote_ctas);
+}
+
+void Tune(Context& context, const Rotation& rotation, double limit_s, const std::string& name) {
+  const kernels::GemmPlan chosen = context.dak.Plan(rotation[0]);
+  std::printf("  tune %s batch %llu, limit %.1f us:", name.c_str(), static_cast<unsigned long long>(rotation[0].batch),
+              limit_s * 1e6);
+  for (uint32_t boxes = 1; boxes <= 2; ++boxes) {
+    for (uint32_t cluster = 1; cluster <= 4; cluster *= 2) {
+      if (cluster > 1 && chosen.batch_tile < (cluster == 2 ? 64u : 128u)) continue;
+      kernels::GemmPlan plan = chosen;
+      plan.row_boxes = boxes;
+      plan.cluster = cluster;
+      plan.remote_ctas = (chosen.remote_ctas + cluster - 1) / cluster * cluster;
+      plan.local_ctas =
+          rotation[0].local_rows == 0 ? 0 : ((cluster == 4 ? 128 : 132) - plan.remote_ctas) / cluster * cluster;
+      const auto run = [&](const Operation& op) { context.dak.Launch(op, context.stream, plan); };
+      rotation.CheckNumbers("tune", run);
+      std::printf(" %s %.1f", Name(plan).c_str(), rotation.Time(limit_s, run) * 1e6);
+      context.dak.SetPromotion(CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
+      std::printf("/%.1f", rotation.Time(limit_s, run) * 1e6);
+      context.dak.SetPromotion(CU_TENSOR_MAP_L2_PROMOTION_NONE);
+    }
+  }
+  std::printf("\n");
+}
+
+struct Peers {
+  double cublas_s = kNan;
+  double zero_copy_s = kNan;
+  double copy_on_use_s = kNan;
+};
+
+Peers MeasurePeers(Context& context, const Rotation& rotation, double limit_s) {
+  Peers peers;
+  if (context.cublas == nullptr) return peers;
+  const auto gemm = [&](const Operation& op, const void* w, uint64_t first_row, uint64_t rows) {
+    if (rows == 0) return;
+    context.cublas->Gemm(op.x, w, static_cast<uint8_t*>(op.y) + first_row * kElementBytes, op.batch, rows, op.k, op.n,
+                         op.f16, context.stream);
+  };
+  const auto all_hbm = [&](const Operation& op) { gemm(op, op.w_local, 0, op.n); };
+  rotation.CheckNumbers("cuBLAS", all_hbm);
+  peers.cublas_s = rotation.Time(limit_s, all_hbm);
+  if (rotation[0].remote_bytes() == 0) return peers;
+  const auto zero_copy = [&](const Operation& op) {
+    gemm(op, op.w_local, 0, op.local_rows);
+    gemm(op, op.w_remote, op.local_rows, op.n - op.local_rows);
+  };
+  rotation.CheckNumbers("cuBLAS zero-copy", zero_copy);
+  peers.zero_copy_s = rotation.Time(limit_s, zero_copy);
+  const auto copy_on_use = [&](const Operation& op) {
+    // Into the place in HBM where the same bytes are already: the copy costs the same.
+    DAK_CUDA(cudaMemcpyAsync(const_cast<uint8_t*>(static_cast<const uint8_t*>(op.w_local)) + op.local_bytes(),
+                             op.w_remote, op.remote_bytes(), cudaMemcpyHostToDevice, context.stream));
+    gemm(op, op.w_local, 0, op.n);
+  };
+  rotation.CheckNumbers("copy on use", copy_on_use);
+  peers.copy_on_use_s = rotation.Time(limit_s, copy_on_use);
+  return peers;
+}
+
+}  // namespace
+
+std::string RunGemm(Context& context, const Options& options) {
+  Table table("gemm, " + context.device_name);
+  context.dak.SetWindow(static_cast<uint64_t>(options.window_bytes));
+  for (const Shape& shape : ShapesOf(options.model)) {
+    for (const uint64_t batch : options.batches) {
+      for (const double ratio : options.ratios) {
+        Operation operation{.batch = batch, .n = shape.n, .k = shape.k, .f16 = context.f16};
+        operation.local_rows = shape.n - static_cast<uint64_t>(std::llround(ratio * static_cast<double>(shape.n)));
+        const Rotation rotation(context, operation);
+        const double limit_s =
+            context.Limit(operation.local_bytes(), operation.remote_bytes(), 2.0 * batch * shape.n * shape.k);
+        const auto run = [&](const Operation& op) { context.dak.Launch(op, context.stream); };
+        const double error = rotation.CheckNumbers("dak", run);
+        if (options.tune) Tune(context, rotation, limit_s, shape.name);
+        const double dak_s = rotation.Time(limit_s, run);
+        const Peers peers = MeasurePeers(context, rotation, limit_s);
+        table.Add(Table::Row()
+                      .Text("shape", shape.name)
+                      .Number("batch", batch)
+                      .Number("ratio", ratio)
+                      .Text("plan", Name(context.dak.Plan(operation)))
+                      .Number("dak_us", dak_s * 1e6)
+                      .Number("limit_us", limit_s * 1e6)
+                      .Number("of_limit", limit_s / dak_s)
+                      .Number("hbm_gbps", operation.local_bytes() / dak_s * 1e-9)
+                      .Number("link_gbps", operation.remote_bytes() / dak_s * 1e-9)
+                      .Number("cublas_us", peers.cublas_s * 1e6)
+                      .Number("vs_cublas", dak_s / peers.cublas_s)
+                      .Number("zero_copy_us", peers.zero_copy_s * 1e6)
+                      .Number("copy_on_use_us", peers.copy_on_use_s * 1e6)
+                      .Number("error", error));
+      }
+    }
+  }
+  return table.ToJson();
+}
+
+}  // namespace dak::bench

@@ -1,0 +1,111 @@
+// dak-bench: what dak's kernels do on this GPU, against its ceilings and against others, all measured in one run.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "tests/bench/dak_bench/check.h"
+#include "tests/bench/dak_bench/operation.h"
+
+namespace dak::bench {
+namespace {
+
+constexpr char kUsage[] =
+    "usage: dak-bench gemm|link|mix|pass [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
+    "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--no-peers]\n"
+    "gemm: one operation at a time; --tune also times the tiles that weren't chosen\n"
+    "link: the kernel's remote reads by window\n"
+    "mix:  local and remote rows at once, by window, and with none\n"
+    "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
+    "Numbers are checked against float64 before anything is timed. Peers need libcublas in the loader's path.\n";
+
+template <class T>
+std::vector<T> ParseList(const char* text) {
+  std::vector<T> values;
+  std::stringstream stream(text);
+  for (std::string item; std::getline(stream, item, ',');)
+    values.push_back(static_cast<T>(std::strtod(item.c_str(), nullptr)));
+  return values;
+}
+
+Options Parse(int argc, char** argv) {
+  Options options;
+  if (argc < 2) {
+    std::fputs(kUsage, stderr);
+    std::exit(2);
+  }
+  options.command = argv[1];
+  if (options.command == "pass") {
+    options.batches = {1, 64};
+    options.ratios = {0, 0.02, 0.1, 0.3, 0.5};
+  }
+  for (int i = 2; i < argc; ++i) {
+    const std::string flag = argv[i];
+    const auto value = [&]() -> const char* {
+      if (++i == argc) Fail(flag.c_str(), "needs a value");
+      return argv[i];
+    };
+    if (flag == "--json") {
+      options.json_path = value();
+    } else if (flag == "--batches") {
+      options.batches = ParseList<uint64_t>(value());
+    } else if (flag == "--ratios") {
+      options.ratios = ParseList<double>(value());
+    } else if (flag == "--window") {
+      options.window_bytes = std::strtod(value(), nullptr);
+    } else if (flag == "--model") {
+      options.model = value();
+    } else if (flag == "--f16") {
+      options.f16 = true;
+    } else if (flag == "--tune") {
+      options.tune = true;
+    } else if (flag == "--no-peers") {
+      options.peers = false;
+    } else {
+      Fail(flag.c_str(), "unknown flag");
+    }
+  }
+  return options;
+}
+
+}  // namespace
+}  // namespace dak::bench
+
+int main(int argc, char** argv) {
+  using namespace dak::bench;
+  const Options options = Parse(argc, argv);
+  const bool pass = options.command == "pass";
+  const double most = options.ratios.empty() ? 0 : *std::max_element(options.ratios.begin(), options.ratios.end());
+  constexpr uint64_t kGiB = uint64_t{1} << 30;
+  // A pass: its weights and two layers of buffers; offloaded units are whole, so the host holds a little more.
+  const uint64_t hbm_bytes = pass ? 14 * kGiB : 3 * kGiB;
+  const uint64_t host_bytes = pass ? static_cast<uint64_t>((most + 0.1) * 14.0 * kGiB) : 2 * kGiB;
+  Context context(hbm_bytes, host_bytes, options.f16, options.peers);
+  std::string json;
+  if (options.command == "gemm") {
+    json = RunGemm(context, options);
+  } else if (options.command == "link") {
+    json = RunLink(context, options);
+  } else if (options.command == "mix") {
+    json = RunMix(context, options);
+  } else if (pass) {
+    json = RunPass(context, options);
+  } else {
+    Fail(options.command.c_str(), "no such sub-command");
+  }
+  if (!options.json_path.empty()) {
+    std::ofstream file(options.json_path);
+    char ceilings[256];
+    std::snprintf(ceilings, sizeof(ceilings),
+                  "{\"hbm_gbps\": %.1f, \"link_sm_gbps\": %.2f, \"copy_engine_gbps\": %.2f, \"cublas_tflops\": %.1f}",
+                  context.ceilings.hbm_bytes_per_s * 1e-9, context.ceilings.link_bytes_per_s * 1e-9,
+                  context.ceilings.copy_engine_bytes_per_s * 1e-9, context.ceilings.flops_per_s * 1e-12);
+    file << "{\"device\": \"" << context.device_name << "\", \"element\": \"" << (options.f16 ? "f16" : "bf16")
+         << "\", \"window_bytes\": " << options.window_bytes << ", \"ceilings\": " << ceilings
+         << ",\n \"table\": " << json << "}\n";
+    if (!file.flush()) Fail(options.json_path.c_str(), "can't be written");
+  }
+  return 0;
+}

@@ -1,0 +1,145 @@
+#include "tests/bench/dak_bench/operation.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "tests/bench/dak_bench/check.h"
+#include "tests/bench/dak_bench/device_tools.h"
+#include "tests/bench/dak_bench/timing.h"
+
+namespace dak::bench {
+namespace {
+
+constexpr uint64_t kStreamedHbm = uint64_t{2} << 30;
+constexpr uint64_t kStreamedHost = uint64_t{256} << 20;
+constexpr uint64_t kMatrix = 8192;
+
+double MeasureHbm(const Context& context) {
+  const uint64_t bytes = std::min(context.hbm_bytes, kStreamedHbm);
+  double best = 0;
+  for (const uint32_t ctas : {132u, 264u, 528u}) {
+    best = std::max(best,
+                    bytes / TimeEvents(context.stream, [&] { StreamPlain(context.hbm, bytes, ctas, context.stream); }));
+  }
+  for (const uint32_t chunk : {8192u, 16'384u}) {
+    best = std::max(best, bytes / TimeEvents(context.stream,
+                                             [&] { StreamBulk(context.hbm, bytes, 132, 8, chunk, context.stream); }));
+  }
+  return best;
+}
+
+double MeasureLink(const Context& context) {
+  const uint64_t bytes = std::min(context.host_bytes, kStreamedHost);
+  double best = bytes / TimeEvents(
+                            context.stream, [&] { StreamPlain(context.host, bytes, 132, context.stream); }, 5);
+  for (const uint32_t chunk : {4096u, 8192u}) {
+    best = std::max(
+        best,
+        bytes / TimeEvents(
+                    context.stream,
+                    [&] { StreamBulk(context.host, bytes, 16, 131'072 / 16 / chunk * 2, chunk, context.stream); }, 5));
+  }
+  return best;
+}
+
+}  // namespace
+
+DakGemm::DakGemm() {
+  int multiprocessors = 0;
+  DAK_CUDA(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
+  traits_.multiprocessors = static_cast<uint32_t>(multiprocessors);
+  DAK_CUDA(kernels::PrepareDecodeGemm(&traits_));
+  const uint32_t ctas = 2 * traits_.multiprocessors;
+  DAK_CUDA(cudaMalloc(reinterpret_cast<void**>(&workspace_.link), sizeof(kernels::LinkCounters)));
+  DAK_CUDA(
+      cudaMalloc(reinterpret_cast<void**>(&workspace_.arrivals), kernels::DecodeArrivals(ctas) * sizeof(uint32_t)));
+  DAK_CUDA(cudaMalloc(reinterpret_cast<void**>(&workspace_.partials), kernels::DecodePartials(ctas) * sizeof(float)));
+  DAK_CUDA(cudaMemset(workspace_.link, 0, sizeof(kernels::LinkCounters)));
+  DAK_CUDA(cudaMemset(workspace_.arrivals, 0, kernels::DecodeArrivals(ctas) * sizeof(uint32_t)));
+  DAK_CUDA(cudaHostAlloc(reinterpret_cast<void**>(&pages_), v1::kControlPageBytes, cudaHostAllocMapped));
+  std::memset(pages_, 0, v1::kControlPageBytes);
+  control_ = reinterpret_cast<v1::LinkControl*>(pages_);
+  report_ = reinterpret_cast<v1::LinkReport*>(pages_ + v1::kControlPageBytes / 2);
+  DAK_CUDA(cudaDeviceSynchronize());
+}
+
+DakGemm::~DakGemm() {
+  cudaFree(workspace_.link);
+  cudaFree(workspace_.arrivals);
+  cudaFree(workspace_.partials);
+  cudaFreeHost(pages_);
+}
+
+kernels::GemmPlan DakGemm::Plan(const Operation& operation) const {
+  return kernels::PlanGemm(static_cast<uint32_t>(operation.batch), operation.n, operation.k, operation.local_rows,
+                           traits_, {});
+}
+
+void DakGemm::Launch(const Operation& operation, cudaStream_t stream, const std::optional<kernels::GemmPlan>& plan) {
+  kernels::DecodeLaunch launch;
+  launch.batch = static_cast<uint32_t>(operation.batch);
+  launch.n = operation.n;
+  launch.k = operation.k;
+  launch.local_rows = operation.local_rows;
+  launch.f16 = operation.f16;
+  launch.plan = plan.value_or(Plan(operation));
+  DAK_CUDA(kernels::EncodeMatrix(&launch.x_map, operation.x, operation.f16, operation.batch, operation.k,
+                                 launch.plan.batch_tile / launch.plan.cluster));
+  if (operation.local_rows > 0) {
+    DAK_CUDA(kernels::EncodeMatrix(&launch.w_local_map, operation.w_local, operation.f16, operation.local_rows,
+                                   operation.k, kernels::kBoxRows, promotion_));
+  }
+  if (operation.local_rows < operation.n) {
+    DAK_CUDA(kernels::EncodeMatrix(&launch.w_remote_map, operation.w_remote, operation.f16,
+                                   operation.n - operation.local_rows, operation.k, kernels::kBoxRows, promotion_));
+  }
+  launch.y = operation.y;
+  launch.control = control_;
+  launch.report = report_;
+  launch.workspace = workspace_;
+  launch.overlap_previous = overlap_;
+  DAK_CUDA(kernels::LaunchDecodeGemm(launch, stream));
+}
+
+Context::Context(uint64_t hbm_size, uint64_t host_size, bool use_f16, bool peers)
+    : f16(use_f16), hbm_bytes(hbm_size), host_bytes(host_size) {
+  cudaDeviceProp properties;
+  DAK_CUDA(cudaGetDeviceProperties(&properties, 0));
+  device_name = properties.name;
+  DAK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  DAK_CUDA(cudaMalloc(reinterpret_cast<void**>(&hbm), hbm_bytes));
+  DAK_CUDA(cudaHostAlloc(reinterpret_cast<void**>(&host), host_bytes, cudaHostAllocMapped));
+  DAK_CUDA(cudaMalloc(&x, kActivations * kElementBytes));
+  DAK_CUDA(cudaMalloc(&y, kActivations * kElementBytes));
+  FillRandom(hbm, hbm_bytes / kElementBytes, f16, 1, stream);
+  FillRandom(host, host_bytes / kElementBytes, f16, 2, stream);
+  FillRandom(x, kActivations, f16, 3, stream);
+  DAK_CUDA(cudaStreamSynchronize(stream));
+  if (peers) cublas = Cublas::Open();
+  ceilings.hbm_bytes_per_s = MeasureHbm(*this);
+  ceilings.link_bytes_per_s = MeasureLink(*this);
+  const uint64_t copied = std::min({kStreamedHost, host_bytes, hbm_bytes});
+  ceilings.copy_engine_bytes_per_s = copied / TimeEvents(stream, [&] {
+                                       DAK_CUDA(cudaMemcpyAsync(hbm, host, copied, cudaMemcpyHostToDevice, stream));
+                                     });
+  if (cublas != nullptr && hbm_bytes >= 3 * kMatrix * kMatrix * kElementBytes) {
+    const uint64_t matrix_bytes = kMatrix * kMatrix * kElementBytes;
+    ceilings.flops_per_s = 2.0 * kMatrix * kMatrix * kMatrix / TimeEvents(stream, [&] {
+                             cublas->Gemm(hbm, hbm + matrix_bytes, hbm + 2 * matrix_bytes, kMatrix, kMatrix, kMatrix,
+                                          kMatrix, f16, stream);
+                           });
+    FillRandom(hbm, hbm_bytes / kElementBytes, f16, 1, stream);  // the product overwrote it
+    DAK_CUDA(cudaStreamSynchronize(stream));
+  }
+  std::printf("%s, %s: HBM %.0f GB/s, link by SMs %.1f GB/s, copy engine %.1f GB/s, cuBLAS %.0f TFLOP/s\n",
+              device_name.c_str(), f16 ? "f16" : "bf16", ceilings.hbm_bytes_per_s * 1e-9,
+              ceilings.link_bytes_per_s * 1e-9, ceilings.copy_engine_bytes_per_s * 1e-9, ceilings.flops_per_s * 1e-12);
+}
+
+double Context::Limit(double local_bytes, double link_bytes, double flops) const {
+  const double compute = ceilings.flops_per_s > 0 ? flops / ceilings.flops_per_s : 0;
+  return std::max({local_bytes / ceilings.hbm_bytes_per_s, link_bytes / ceilings.link_bytes_per_s, compute});
+}
+
+}  // namespace dak::bench

@@ -1,0 +1,116 @@
+// What every sub-command works with: memory full of random elements, the ceilings of this run, dak's GEMM.
+#ifndef DAK_TESTS_BENCH_DAK_BENCH_OPERATION_H_
+#define DAK_TESTS_BENCH_DAK_BENCH_OPERATION_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dak/v1/control_page.h"
+#include "kernels/gemm_launch.h"
+#include "tests/bench/dak_bench/cublas.h"
+
+namespace dak::bench {
+
+inline constexpr uint64_t kElementBytes = 2;
+inline constexpr uint64_t kUnlimitedWindow = uint64_t{1} << 40;
+inline constexpr double kMaxRelativeError = 6e-3;  // bf16's rounding of y, and the inputs' own is none
+
+// One GEMM. `w_local` [local_rows, k] in HBM, `w_remote` [n - local_rows, k] on the host.
+struct Operation {
+  uint64_t batch = 0;
+  uint64_t n = 0;
+  uint64_t k = 0;
+  uint64_t local_rows = 0;
+  bool f16 = false;
+  const void* x = nullptr;
+  const void* w_local = nullptr;
+  const void* w_remote = nullptr;
+  void* y = nullptr;
+
+  uint64_t local_bytes() const { return local_rows * k * kElementBytes; }
+  uint64_t remote_bytes() const { return (n - local_rows) * k * kElementBytes; }
+  uint64_t bytes() const { return n * k * kElementBytes; }
+};
+
+// dak's kernel with a window and a report page.
+class DakGemm {
+ public:
+  DakGemm();
+  ~DakGemm();
+  // With `plan`, instead of the one that the model chooses.
+  void Launch(const Operation& operation, cudaStream_t stream,
+              const std::optional<kernels::GemmPlan>& plan = std::nullopt);
+  kernels::GemmPlan Plan(const Operation& operation) const;
+  void SetWindow(uint64_t bytes) { control_->window_bytes = bytes; }
+  v1::LinkReport report() const { return *report_; }
+  // False: launches don't overlap the ones before them.
+  void SetOverlap(bool overlap) { overlap_ = overlap; }
+  void SetPromotion(CUtensorMapL2promotion promotion) { promotion_ = promotion; }
+
+ private:
+  kernels::DeviceTraits traits_;
+  kernels::DecodeWorkspace workspace_;
+  uint8_t* pages_ = nullptr;
+  v1::LinkControl* control_ = nullptr;
+  v1::LinkReport* report_ = nullptr;
+  bool overlap_ = true;
+  CUtensorMapL2promotion promotion_ = CU_TENSOR_MAP_L2_PROMOTION_NONE;
+};
+
+// Rates of this device, measured before anything else.
+struct Ceilings {
+  double hbm_bytes_per_s = 0;          // the better of plain loads and bulk copies
+  double link_bytes_per_s = 0;         // SMs reading host memory, likewise
+  double copy_engine_bytes_per_s = 0;  // host to HBM
+  double flops_per_s = 0;              // cuBLAS, 8192^3; 0 without cuBLAS
+};
+
+class Context {
+ public:
+  // Allocates and fills the memory, measures the ceilings and prints them. Peers are off without cuBLAS.
+  Context(uint64_t hbm_bytes, uint64_t host_bytes, bool f16, bool peers);
+
+  // The time that no implementation is under.
+  double Limit(double local_bytes, double link_bytes, double flops) const;
+
+  cudaStream_t stream = nullptr;
+  std::unique_ptr<Cublas> cublas;
+  bool f16 = false;
+  uint8_t* hbm = nullptr;
+  uint64_t hbm_bytes = 0;
+  uint8_t* host = nullptr;
+  uint64_t host_bytes = 0;
+  void* x = nullptr;  // kActivations elements
+  void* y = nullptr;
+  Ceilings ceilings;
+  DakGemm dak;
+  std::string device_name;
+
+  static constexpr uint64_t kActivations = uint64_t{256} * 65'536;
+};
+
+// The sub-commands. Each ends the program with a message if a number is wrong.
+struct Options {
+  std::string command;
+  std::string json_path;
+  std::string model = "llama8b";  // shapes: llama8b, llama70b, opt6.7b, opt30b, all
+  std::vector<uint64_t> batches = {1, 8, 64, 256};
+  std::vector<double> ratios = {0, 0.01, 0.1, 0.5, 1};
+  double window_bytes = 184'000;
+  bool f16 = false;
+  bool tune = false;
+  bool peers = true;
+};
+std::string RunGemm(Context& context, const Options& options);
+std::string RunLink(Context& context, const Options& options);
+std::string RunMix(Context& context, const Options& options);
+std::string RunPass(Context& context, const Options& options);
+
+}  // namespace dak::bench
+
+#endif  // DAK_TESTS_BENCH_DAK_BENCH_OPERATION_H_

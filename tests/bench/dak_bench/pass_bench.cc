@@ -1,0 +1,115 @@
+// `dak-bench pass`: the linear layers of a whole decode step, with more weights than the HBM budget holds.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "tests/bench/dak_bench/check.h"
+#include "tests/bench/dak_bench/device_tools.h"
+#include "tests/bench/dak_bench/operation.h"
+#include "tests/bench/dak_bench/pass_peers.h"
+#include "tests/bench/dak_bench/table.h"
+#include "tests/bench/dak_bench/timing.h"
+
+namespace dak::bench {
+namespace {
+
+constexpr uint32_t kLayers = 32;
+constexpr int kPassesPerGraph = 2;
+
+// A Llama-3-8B: 14.0 GB of linear layers.
+Pass MakePass(const Context& context, uint64_t batch) {
+  Pass pass;
+  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+    for (const auto& [n, k] :
+         {std::pair<uint64_t, uint64_t>{6144, 4096}, {4096, 4096}, {28'672, 4096}, {4096, 14'336}}) {
+      pass.operations.push_back(
+          {.batch = batch, .n = n, .k = k, .local_rows = n, .f16 = context.f16, .x = context.x, .y = context.y});
+      pass.layer.push_back(layer);
+    }
+  }
+  return pass;
+}
+
+// Every operation split at the same ratio, which is the best where all are bound by memory. Rows fall from both arenas.
+void Split(const Context& context, Pass& pass, double ratio) {
+  uint64_t hbm = 0;
+  uint64_t host = 0;
+  for (Operation& operation : pass.operations) {
+    operation.local_rows = operation.n - static_cast<uint64_t>(std::ceil(ratio * static_cast<double>(operation.n)));
+    operation.w_local = context.hbm + hbm;
+    operation.w_remote = context.host + host;
+    hbm += operation.local_bytes();
+    host += operation.remote_bytes();
+  }
+  if (hbm > context.hbm_bytes || host > context.host_bytes) Fail("pass", "the bench's memory is too small");
+}
+
+// The first layer's operations against float64.
+void CheckNumbers(Context& context, const Pass& pass) {
+  for (size_t i = 0; i < 4; ++i) {
+    const Operation& op = pass.operations[i];
+    DAK_CUDA(cudaMemsetAsync(op.y, 0xFF, op.batch * op.n * kElementBytes, context.stream));
+    context.dak.Launch(op, context.stream);
+    void* whole = nullptr;
+    DAK_CUDA(cudaMalloc(&whole, op.bytes()));
+    DAK_CUDA(cudaMemcpyAsync(whole, op.w_local, op.local_bytes(), cudaMemcpyDefault, context.stream));
+    DAK_CUDA(cudaMemcpyAsync(static_cast<uint8_t*>(whole) + op.local_bytes(), op.w_remote, op.remote_bytes(),
+                             cudaMemcpyDefault, context.stream));
+    const double error = RelativeError(op.x, whole, op.y, op.batch, op.n, op.k, op.f16, context.stream);
+    DAK_CUDA(cudaFree(whole));
+    if (!(error < kMaxRelativeError)) Fail("pass", "wrong numbers");
+  }
+}
+
+}  // namespace
+
+std::string RunPass(Context& context, const Options& options) {
+  Table table("pass: 32 layers of Llama-3-8B's shape, milliseconds, " + context.device_name);
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  context.dak.SetWindow(static_cast<uint64_t>(options.window_bytes));
+  for (const uint64_t batch : options.batches) {
+    for (const double over : options.ratios) {
+      Pass pass = MakePass(context, batch);
+      const auto budget = static_cast<uint64_t>((1 - over) * static_cast<double>(pass.bytes()));
+      Split(context, pass, over);
+      CheckNumbers(context, pass);
+      uint64_t local = 0;
+      uint64_t remote = 0;
+      double limit_s = 0;
+      for (const Operation& op : pass.operations) {
+        local += op.local_bytes();
+        remote += op.remote_bytes();
+        limit_s += context.Limit(op.local_bytes(), op.remote_bytes(), 2.0 * op.batch * op.n * op.k);
+      }
+      if (local > budget) Fail("pass", "the split is larger than the budget");
+      const double dak_s = TimeGraph(
+                               context.stream,
+                               [&] {
+                                 for (int i = 0; i < kPassesPerGraph; ++i) {
+                                   for (const Operation& op : pass.operations) context.dak.Launch(op, context.stream);
+                                 }
+                               },
+                               7, 1) /
+                           kPassesPerGraph;
+      Table::Row row;
+      row.Number("batch", batch).Number("over", over).Number("limit", limit_s * 1e3).Number("dak", dak_s * 1e3);
+      row.Number("of_limit", limit_s / dak_s);
+      double best = kNan;
+      for (const Peer peer : {Peer::kPrefetchLayers, Peer::kPrefetchOperations, Peer::kCopyOnUse, Peer::kZeroCopy}) {
+        if (context.cublas == nullptr) break;
+        const PeerResult result = MeasurePeer(context, pass, peer, budget);
+        row.Number(PeerName(peer), result.seconds * 1e3).Number("share", result.offloaded_share);
+        if (!(best < result.seconds)) best = result.seconds;
+        if (over == 0) {  // all of them are plain cuBLAS then
+          row.Number("best_peer_by_dak", best / dak_s);
+          break;
+        }
+      }
+      if (over > 0) row.Number("best_peer_by_dak", best / dak_s);
+      table.Add(row);
+    }
+  }
+  return table.ToJson();
+}
+
+}  // namespace dak::bench

@@ -1,0 +1,20 @@
+// Times work as the replays of a CUDA graph, so that the CPU's launch cost is in nobody's figure.
+#ifndef DAK_TESTS_BENCH_DAK_BENCH_TIMING_H_
+#define DAK_TESTS_BENCH_DAK_BENCH_TIMING_H_
+
+#include <cuda_runtime_api.h>
+
+#include <functional>
+
+namespace dak::bench {
+
+// Captures `enqueue` once and returns the median seconds of a replay, after `warmups`. What `enqueue` forks to other
+// streams must join `stream` again.
+double TimeGraph(cudaStream_t stream, const std::function<void()>& enqueue, int repeats = 15, int warmups = 3);
+
+// Median seconds of `enqueue` itself, between two events.
+double TimeEvents(cudaStream_t stream, const std::function<void()>& enqueue, int repeats = 15, int warmups = 3);
+
+}  // namespace dak::bench
+
+#endif  // DAK_TESTS_BENCH_DAK_BENCH_TIMING_H_
