@@ -1,7 +1,6 @@
 #include "client/src/launcher.h"
 
-#include "allocator/base/status_macros.h"
-#include "client/src/cuda_stream.h"
+#include "client/src/launcher_cuda.h"
 
 namespace dak::client {
 namespace {
@@ -28,23 +27,6 @@ class EmulatedLauncher final : public Launcher {
   const kernels::LinkView link_;
 };
 
-class CudaLauncher final : public Launcher {
- public:
-  CudaLauncher(std::unique_ptr<kernels::GemmRunner> runner, std::unique_ptr<CudaStreams> streams,
-               const kernels::LinkView& link)
-      : runner_(std::move(runner)), streams_(std::move(streams)), link_(link) {}
-
-  absl::Status Gemm(const kernels::GemmShape& shape, const kernels::GemmOperands& operands, void* stream) override {
-    return runner_->Launch(shape, operands, link_, stream);
-  }
-  absl::Status Synchronize(void* stream) override { return streams_->Synchronize(stream); }
-
- private:
-  std::unique_ptr<kernels::GemmRunner> runner_;
-  std::unique_ptr<CudaStreams> streams_;
-  const kernels::LinkView link_;
-};
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Launcher>> CreateLauncher(Device& device, const SharedPage& control,
@@ -52,9 +34,7 @@ absl::StatusOr<std::unique_ptr<Launcher>> CreateLauncher(Device& device, const S
   const DeviceDescription& description = device.description();
   const kernels::LinkView link = ViewOf(control.device_address(), report.device_address());
   if (description.kind != "cuda") return std::make_unique<EmulatedLauncher>(description.link, link);
-  DAK_ASSIGN_OR_RETURN(auto runner, kernels::CreateCudaGemmRunner(description.ordinal));
-  DAK_ASSIGN_OR_RETURN(auto streams, CudaStreams::Open(description.ordinal));
-  return std::make_unique<CudaLauncher>(std::move(runner), std::move(streams), link);
+  return CreateCudaLauncher(description.ordinal, link);
 }
 
 }  // namespace dak::client

@@ -1,0 +1,40 @@
+#include "client/src/launcher_cuda.h"
+
+#include "allocator/base/status_macros.h"
+#include "allocator/device/cuda/cuda_context.h"
+
+namespace dak::client {
+namespace {
+
+class CudaLauncher final : public Launcher {
+ public:
+  CudaLauncher(std::unique_ptr<kernels::GemmRunner> runner, SharedContext context, const kernels::LinkView& link)
+      : runner_(std::move(runner)), context_(std::move(context)), link_(link) {}
+
+  absl::Status Gemm(const kernels::GemmShape& shape, const kernels::GemmOperands& operands, void* stream) override {
+    return runner_->Launch(shape, operands, link_, stream);
+  }
+
+  absl::Status Synchronize(void* stream) override {
+    DAK_ASSIGN_OR_RETURN(const ContextScope scope, ContextScope::Enter(context_));
+    return DAK_CUDA_CALL(context_->driver(), cuStreamSynchronize, static_cast<CUstream>(stream));
+  }
+
+ private:
+  std::unique_ptr<kernels::GemmRunner> runner_;
+  const SharedContext context_;
+  const kernels::LinkView link_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Launcher>> CreateCudaLauncher(int device_ordinal, const kernels::LinkView& link) {
+  DAK_ASSIGN_OR_RETURN(const CudaDriver* const driver, LoadCudaDriver());
+  CUdevice device = 0;
+  DAK_RETURN_IF_ERROR(DAK_CUDA_CALL(*driver, cuDeviceGet, &device, device_ordinal));
+  DAK_ASSIGN_OR_RETURN(SharedContext context, CudaContext::Retain(driver, device));
+  DAK_ASSIGN_OR_RETURN(auto runner, kernels::CreateCudaGemmRunner(device_ordinal));
+  return std::make_unique<CudaLauncher>(std::move(runner), std::move(context), link);
+}
+
+}  // namespace dak::client
