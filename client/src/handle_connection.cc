@@ -59,6 +59,9 @@ absl::StatusOr<sockaddr_un> MakeAddress(const std::string& path) {
 }
 
 absl::Status ConnectError(int error, const std::string& path) {
+  if (error == EAGAIN) {
+    return absl::DeadlineExceededError(absl::StrCat("dakd at ", path, " didn't accept the connection in time"));
+  }
   const std::string text = absl::StrCat("no dakd listens at ", path, ": ", std::strerror(error));
   if (error == EACCES || error == EPERM) return absl::PermissionDeniedError(text);
   return absl::UnavailableError(text);
@@ -79,10 +82,13 @@ HandleConnection::~HandleConnection() {
 
 absl::Status HandleConnection::Open(absl::Duration timeout) {
   DAK_ASSIGN_OR_RETURN(const sockaddr_un address, MakeAddress(socket_path_));
-  UniqueFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  UniqueFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return absl::InternalError(absl::StrCat("socket: ", std::strerror(errno)));
-  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-    return ConnectError(errno, socket_path_);
+  // For connect alone, which waits where many connect at once; everything else says MSG_DONTWAIT.
+  const timeval patience = absl::ToTimeval(timeout);
+  setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+  while (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    if (errno != EINTR) return ConnectError(errno, socket_path_);
   }
   if (!CloseInChildren(fd.get())) return absl::ResourceExhaustedError("too many dak sessions in this process");
   fd_ = fd.release();

@@ -8,29 +8,29 @@
 
 #include <atomic>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 
 namespace dak::testing {
 namespace {
 
-std::atomic<int> g_left{0};  // calls until the stop; 0: not counting
+std::atomic<const char*> g_kind{nullptr};  // null: not counting
+std::atomic<int> g_left{0};                // calls until the stop
 
-void Count(const char* call) {
-  int left = g_left.load();
-  while (left > 0 && !g_left.compare_exchange_weak(left, left - 1)) {
-  }
-  if (left != 1) return;
-  char line[64];
-  const int length = std::snprintf(line, sizeof(line), "stopped %s\n", call);
-  [[maybe_unused]] const long written = syscall(SYS_write, STDOUT_FILENO, line, length);
+void Count(const char* kind) {
+  const char* const wanted = g_kind.load();
+  if (wanted == nullptr || std::strcmp(kind, wanted) != 0 || g_left.fetch_sub(1) != 1) return;
+  constexpr char kLine[] = "stopped\n";
+  [[maybe_unused]] const long written = syscall(SYS_write, STDOUT_FILENO, kLine, sizeof(kLine) - 1);
   for (;;) syscall(SYS_pause);
 }
 
 }  // namespace
 
-void StopAtCall(int n) { g_left.store(n); }
-void Disarm() { g_left.store(0); }
+void StopAtCall(const char* kind, int n) {
+  g_left.store(n);
+  g_kind.store(kind);
+}
+void Disarm() { g_kind.store(nullptr); }
 
 }  // namespace dak::testing
 

@@ -1,7 +1,7 @@
-// A client that stops itself for good in the middle of one phase: dak-stopping-client RUNTIME_DIR PHASE N.
+// A client that stops itself for good in the middle of one phase: dak-stopping-client RUNTIME_DIR PHASE CALL N.
 //
-// Everything before the phase runs through; in the phase it stops at the N-th call to the kernel (kernel_calls.h) and
-// says so. If the phase has fewer calls, it says "done" and waits. Publication "shared" must be there for `attach`.
+// Everything before the phase runs through; in the phase it stops at the N-th CALL to the kernel (kernel_calls.h) and
+// says so. If the phase has fewer of them, it says "done" and waits. Publication "shared" must be there for `attach`.
 #include <unistd.h>
 
 #include <cstdio>
@@ -99,15 +99,15 @@ const std::map<std::string, std::vector<Step>>& Phases() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto phase = argc == 4 ? Phases().find(argv[2]) : Phases().end();
+  const auto phase = argc == 5 ? Phases().find(argv[2]) : Phases().end();
   if (phase == Phases().end()) {
-    std::fprintf(stderr, "usage: dak-stopping-client RUNTIME_DIR PHASE N\n");
+    std::fprintf(stderr, "usage: dak-stopping-client RUNTIME_DIR PHASE CALL N\n");
     return 2;
   }
   Client client{.runtime_dir = argv[1], .session = {}, .tensors = {}};
   const std::vector<Step>& steps = phase->second;
   for (size_t i = 0; i + 1 < steps.size(); ++i) steps[i](client);
-  dak::testing::StopAtCall(std::stoi(argv[3]));
+  dak::testing::StopAtCall(argv[3], std::stoi(argv[4]));
   steps.back()(client);
   dak::testing::Disarm();
   std::cout << "done" << std::endl;

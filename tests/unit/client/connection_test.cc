@@ -1,7 +1,10 @@
 // Coming and going of the daemon.
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 
@@ -87,6 +90,25 @@ TEST_F(ConnectionTest, SomethingElseListens) {
 TEST_F(ConnectionTest, ADaemonThatDoesNotGreet) {
   daemon_.Set([](FakeDaemon::Faults* faults) { faults->no_greeting = true; });
   EXPECT_EQ(TryOpen(std::chrono::milliseconds(30)).status().code(), DAK_DEADLINE_EXCEEDED);
+}
+
+TEST_F(ConnectionTest, ADaemonThatDoesNotAccept) {
+  const std::string path = daemon_.runtime_dir() + "/full";
+  ASSERT_EQ(mkdir(path.c_str(), 0700), 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::snprintf(address.sun_path, sizeof(address.sun_path), "%s/handles.sock", path.c_str());
+  const auto* const generic = reinterpret_cast<const sockaddr*>(&address);
+  const UniqueFd listener(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(bind(listener.get(), generic, sizeof(address)), 0);
+  ASSERT_EQ(listen(listener.get(), 0), 0);
+  std::vector<UniqueFd> waiting;  // until the queue is full
+  do {
+    waiting.emplace_back(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  } while (connect(waiting.back().get(), generic, sizeof(address)) == 0);
+  const dak::Status status =
+      dak::Session::Open({.runtime_dir = path, .timeout = std::chrono::milliseconds(30)}).status();
+  EXPECT_EQ(status.code(), DAK_DEADLINE_EXCEEDED) << status.message();
 }
 
 TEST_F(ConnectionTest, ADaemonThatGoesAwayBeforeItGreets) {
