@@ -98,6 +98,8 @@ void Demo::StopOther() {
 }
 
 void Demo::StopDaemon() {
+  // An idle connection that nobody polls answers no farewell, and dakd would wait for one.
+  node_.reset();
   const Clock::time_point begin = Clock::now();
   daemon_->Signal(SIGTERM);
   const int code = daemon_->Wait();

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 #include <functional>
+#include <future>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -19,13 +20,13 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kStatInterval = std::chrono::milliseconds(200);
-constexpr uint64_t kInputs = 1'000'000;  // offset of the inputs' matrix numbers from the weights'
-constexpr uint64_t kCheckedRows = 96;    // of a large layer; small ones are checked whole
-constexpr uint64_t kSmallRows = 4096;
+constexpr uint64_t kInputs = 1'000'000;    // offset of the inputs' matrix numbers from the weights'
+constexpr uint64_t kCheckedRows = 96;      // of a large layer; small ones are checked whole
+constexpr uint64_t kSmallLayer = 1 << 20;  // elements of W
 constexpr uint16_t kNan = 0x7fff;
 
-// How often a pass is checked, so that checking takes a small part of the time.
-constexpr uint64_t kCheckEvery = 8;
+// How often a pass is checked, by a thread of its own, so that passes go on meanwhile.
+constexpr auto kCheckInterval = std::chrono::milliseconds(250);
 
 class Worker {
  public:
@@ -33,6 +34,7 @@ class Worker {
 
   Status Load();
   Status Pass();
+  void Finish() { EndCheck(/*wait=*/true); }
   void SayReady() const { Say("ready " + std::to_string(hbm_share_) + " " + std::to_string(plan_.predicted_s)); }
   void SayStat() const {
     Say("stat " + std::to_string(passes_) + " " + std::to_string(checked_) + " " + std::to_string(worst_error_));
@@ -47,7 +49,17 @@ class Worker {
   Status Allocate();
   Status UploadRows(Tensor tensor, uint64_t matrix, uint64_t rows, uint64_t cols);
   Status UploadInputs();
-  Status Check();
+  // Takes the last pass's inputs and outputs and has them checked.
+  Status BeginCheck();
+  // Takes the result if there is one, or waits for it.
+  void EndCheck(bool wait);
+
+  struct Sample {
+    std::vector<uint16_t> x;
+    std::vector<uint16_t> y;
+    std::vector<uint64_t> rows;
+  };
+  double WorstOf(const std::vector<Sample>& samples) const;
 
   const Options& options_;
   const uint64_t seed_;
@@ -61,7 +73,10 @@ class Worker {
   std::vector<uint64_t> input_addresses_;
   std::vector<uint64_t> output_addresses_;
   uint64_t passes_ = 0;
+  uint64_t begun_ = 0;
   uint64_t checked_ = 0;
+  Clock::time_point last_check_;
+  std::future<double> check_;
   double worst_error_ = 0;
   std::mt19937_64 random_{seed_};
 };
@@ -158,7 +173,7 @@ Status Worker::UploadRows(Tensor tensor, uint64_t matrix, uint64_t rows, uint64_
 // New inputs, and outputs that aren't numbers: what a pass leaves unwritten shows.
 Status Worker::UploadInputs() {
   for (size_t i = 0; i < model_.layers.size(); ++i) {
-    const uint64_t matrix = kInputs * (1 + checked_) + i;
+    const uint64_t matrix = kInputs * (1 + begun_) + i;
     if (Status s = UploadRows(inputs_[i], matrix, model_.batch, model_.layers[i].k); !s.ok()) return s;
     const std::vector<uint16_t> poison(model_.batch * model_.layers[i].n, kNan);
     if (Status s = outputs_[i].Upload(std::span(poison)); !s.ok()) return s;
@@ -167,30 +182,51 @@ Status Worker::UploadInputs() {
 }
 
 Status Worker::Pass() {
-  const bool check = passes_ % kCheckEvery == 0;
   for (size_t i = 0; i < model_.layers.size(); ++i) {
     const Status s = session_.Gemm(weights_[i], input_addresses_[i], output_addresses_[i], model_.batch);
     if (!s.ok()) return s;
   }
   if (Status s = session_.Synchronize(); !s.ok()) return s;
   ++passes_;
-  return check ? Check() : Status();
+  EndCheck(/*wait=*/false);
+  if (check_.valid() || Clock::now() - last_check_ < kCheckInterval) return Status();
+  return BeginCheck();
 }
 
-Status Worker::Check() {
+Status Worker::BeginCheck() {
+  std::vector<Sample> samples(model_.layers.size());
   for (size_t i = 0; i < model_.layers.size(); ++i) {
     const LinearLayer& layer = model_.layers[i];
-    std::vector<uint16_t> x(model_.batch * layer.k);
-    std::vector<uint16_t> y(model_.batch * layer.n);
-    if (Status s = inputs_[i].Download(std::span(x)); !s.ok()) return s;
-    if (Status s = outputs_[i].Download(std::span(y)); !s.ok()) return s;
-    std::vector<uint64_t> rows(layer.n <= kSmallRows ? layer.n : kCheckedRows);
-    std::iota(rows.begin(), rows.end(), uint64_t{0});
-    if (layer.n > kSmallRows) std::generate(rows.begin(), rows.end(), [&] { return random_() % layer.n; });
-    worst_error_ = std::max(worst_error_, WorstError(layer, seed_, i, rows, x, y, model_.batch));
+    Sample& sample = samples[i];
+    sample.x.resize(model_.batch * layer.k);
+    sample.y.resize(model_.batch * layer.n);
+    if (Status s = inputs_[i].Download(std::span(sample.x)); !s.ok()) return s;
+    if (Status s = outputs_[i].Download(std::span(sample.y)); !s.ok()) return s;
+    const bool small = layer.n * layer.k <= kSmallLayer;
+    sample.rows.resize(small ? layer.n : kCheckedRows);
+    std::iota(sample.rows.begin(), sample.rows.end(), uint64_t{0});
+    if (!small) std::generate(sample.rows.begin(), sample.rows.end(), [&] { return random_() % layer.n; });
   }
-  ++checked_;
+  last_check_ = Clock::now();
+  check_ = std::async(std::launch::async, [this, samples = std::move(samples)] { return WorstOf(samples); });
+  ++begun_;
   return UploadInputs();
+}
+
+double Worker::WorstOf(const std::vector<Sample>& samples) const {
+  double worst = 0;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const Sample& sample = samples[i];
+    worst = std::max(worst, WorstError(model_.layers[i], seed_, i, sample.rows, sample.x, sample.y, model_.batch));
+  }
+  return worst;
+}
+
+void Worker::EndCheck(bool wait) {
+  if (!check_.valid()) return;
+  if (!wait && check_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return;
+  worst_error_ = std::max(worst_error_, check_.get());
+  ++checked_;
 }
 
 // True once the demo wants an end.
@@ -217,6 +253,7 @@ int RunWorker(const Options& options) {
     worker.SayStat();
     next_stat = Clock::now() + kStatInterval;
   }
+  worker.Finish();
   worker.SayStat();
   return 0;
 }
