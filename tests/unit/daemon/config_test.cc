@@ -236,14 +236,15 @@ TEST(DocumentsTest, EveryFieldAndFlagIsDocumented) {
 TEST(DocumentsTest, DefaultLimitsAreAsDocumented) {
   const std::string text = ReadSource("docs/configuration.md");
   const Limits limits;
-  const std::pair<const char*, uint64_t> stated[] = {{"max_sessions", limits.max_sessions},
-                                                     {"max_connections", limits.max_connections},
-                                                     {"max_tensors_per_session", limits.max_tensors_per_session},
-                                                     {"max_groups_per_session", limits.max_groups_per_session},
-                                                     {"max_tickets_per_session", limits.max_tickets_per_session},
-                                                     {"max_publications", limits.max_publications},
-                                                     {"max_tensors_per_publication", limits.max_tensors_per_publication},
-                                                     {"max_watchers", limits.max_watchers}};
+  const std::pair<const char*, uint64_t> stated[] = {
+      {"max_sessions", limits.max_sessions},
+      {"max_connections", limits.max_connections},
+      {"max_tensors_per_session", limits.max_tensors_per_session},
+      {"max_groups_per_session", limits.max_groups_per_session},
+      {"max_tickets_per_session", limits.max_tickets_per_session},
+      {"max_publications", limits.max_publications},
+      {"max_tensors_per_publication", limits.max_tensors_per_publication},
+      {"max_watchers", limits.max_watchers}};
   for (const auto& [name, value] : stated) {
     const size_t row = text.find("| `" + std::string(name) + "` | ");
     ASSERT_NE(row, std::string::npos) << name;
