@@ -36,6 +36,8 @@ namespace {
 
 constexpr int kMaxMessageBytes = 64 << 20;  // a plan of 100000 operations fits
 constexpr int kMaxServerThreads = 512;
+// A thread that finds this many others waiting ends. With gRPC's default of 2, threads come and go with every burst.
+constexpr int kMaxPollers = 8;
 // control.sock's connections; below are descriptors of everything else, which needn't be few.
 constexpr int kMaxControlConnections = 16'384;
 
@@ -192,6 +194,7 @@ class Daemon::Impl {
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
     builder.SetMaxSendMessageSize(kMaxMessageBytes);
     builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::NUM_CQS, 1);
+    builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::MAX_POLLERS, kMaxPollers);
     for (grpc::Service* service :
          std::initializer_list<grpc::Service*>{&session_service_, &tensor_service_, &plan_service_, &node_service_}) {
       builder.RegisterService(service);

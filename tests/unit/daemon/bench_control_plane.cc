@@ -86,10 +86,10 @@ void BenchRate(const std::string& runtime_dir, int clients) {
       }
     });
   }
-  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));  // tidy: sleep, because a rate is measured over time
   const uint64_t before = calls;
   const auto begin = Clock::now();
-  std::this_thread::sleep_for(std::chrono::seconds(2));
+  std::this_thread::sleep_for(std::chrono::seconds(2));  // tidy: sleep, because a rate is measured over time
   const double rate = static_cast<double>(calls - before) / (MicrosSince(begin) / 1e6);
   stop = true;
   for (std::thread& thread : threads) thread.join();

@@ -1,8 +1,11 @@
 // Configuration and command line: what is refused, and that the message names the field.
 #include <gmock/gmock.h>
+#include <google/protobuf/descriptor.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
+#include <iterator>
 
 #include "allocator/base/error_detail.h"
 #include "daemon/config/command_line.h"
@@ -34,7 +37,8 @@ TEST(ConfigTest, EveryFieldArrives) {
     shutdown_grace_ms: 10
     pools { tier: "hbm" capacity: "1GiB" default_quota: "256MiB" }
     pools { tier: "cxl" capacity: "3 GiB" }
-    emulated { bandwidth_bytes_per_s: 1000 round_trip_ns: 5 cliff_bytes: 6 local_bandwidth_bytes_per_s: 7 cliff_floor: 0.5 }
+    emulated { bandwidth_bytes_per_s: 1000 round_trip_ns: 5 cliff_bytes: 6 local_bandwidth_bytes_per_s: 7
+               cliff_floor: 0.5 }
     access { socket_mode: "0600" socket_group: "0" allowed_uids: 5 allowed_uids: 6 }
     limits { max_sessions: 3 max_watchers: 2 }
     congestion { target_bdp: 3 interval_us: 1000 idle_after_us: 2000 min_window_bytes: 4096 }
@@ -194,6 +198,60 @@ TEST(CommandLineTest, HelpNamesEveryFlag) {
   for (const char* flag : {"--config", "--runtime-dir", "--device", "--gpu", "--hbm", "--host", "--cxl",
                            "--metrics-address", "--lease-ms", "--log-level", "--check-config", "--help", "--version"}) {
     EXPECT_THAT(HelpText(), testing::HasSubstr(flag));
+  }
+}
+
+std::string ReadSource(const std::string& path) {
+  std::ifstream file(std::string(DAK_SOURCE_DIR) + "/" + path);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+TEST(DocumentsTest, ExampleIsGood) {
+  const auto options = OptionsOf(ReadSource("deploy/dakd.textproto"));
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->limits.max_sessions, 64u);
+}
+
+// Every field of `message`, and of what it contains.
+void ExpectDocumented(const google::protobuf::Descriptor& message, const std::string& text) {
+  for (int i = 0; i < message.field_count(); ++i) {
+    const google::protobuf::FieldDescriptor& field = *message.field(i);
+    EXPECT_THAT(text, testing::HasSubstr("`" + field.name() + "`")) << field.full_name();
+    if (field.message_type() != nullptr) ExpectDocumented(*field.message_type(), text);
+  }
+}
+
+TEST(DocumentsTest, EveryFieldAndFlagIsDocumented) {
+  const std::string text = ReadSource("docs/configuration.md");
+  ASSERT_FALSE(text.empty());
+  ExpectDocumented(*config::Config::descriptor(), text);
+  const std::string help = HelpText();
+  for (size_t at = help.find("  --"); at != std::string::npos; at = help.find("  --", at + 1)) {
+    const std::string flag = help.substr(at + 2, help.find_first_of("= ", at + 2) - at - 2);
+    EXPECT_THAT(text, testing::HasSubstr("`" + flag)) << flag;
+  }
+}
+
+// The limits that the document states are those that hold.
+TEST(DocumentsTest, DefaultLimitsAreAsDocumented) {
+  const std::string text = ReadSource("docs/configuration.md");
+  const Limits limits;
+  const std::pair<const char*, uint64_t> stated[] = {
+      {"max_sessions", limits.max_sessions},
+      {"max_connections", limits.max_connections},
+      {"max_tensors_per_session", limits.max_tensors_per_session},
+      {"max_groups_per_session", limits.max_groups_per_session},
+      {"max_tickets_per_session", limits.max_tickets_per_session},
+      {"max_publications", limits.max_publications},
+      {"max_tensors_per_publication", limits.max_tensors_per_publication},
+      {"max_watchers", limits.max_watchers}};
+  for (const auto& [name, value] : stated) {
+    const size_t row = text.find("| `" + std::string(name) + "` | ");
+    ASSERT_NE(row, std::string::npos) << name;
+    std::string number = text.substr(row + std::string(name).size() + 7);
+    number = number.substr(0, number.find(' '));
+    number.erase(std::remove(number.begin(), number.end(), ','), number.end());
+    EXPECT_EQ(number, std::to_string(value)) << name;
   }
 }
 

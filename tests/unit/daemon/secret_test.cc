@@ -39,7 +39,9 @@ TEST(SecretMapTest, FindsOnlyTheWholeSecret) {
     map.Erase(other);
   }
   EXPECT_EQ(map.Find(""), nullptr);
-  EXPECT_EQ(map.Find(secret.ToString() + "x"), nullptr);
+  std::string longer = secret.ToString();
+  longer.push_back('x');
+  EXPECT_EQ(map.Find(longer), nullptr);
   EXPECT_EQ(map.size(), 1u);
   map.Erase(secret.bytes());
   EXPECT_EQ(map.Find(secret.bytes()), nullptr);

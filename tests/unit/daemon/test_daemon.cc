@@ -30,7 +30,7 @@ TestDaemon::TestDaemon(const std::function<void(DaemonOptions*)>& adjust) {
   adjust(&options_);
   auto emulated = std::make_unique<EmulatedDevice>(options_.device.emulated);
   emulated_ = emulated.get();
-  auto device = std::make_unique<FaultingDevice>(std::move(emulated));
+  auto device = std::make_unique<FaultingDevice>(std::make_unique<GateDevice>(std::move(emulated), &gate_));
   device_ = device.get();
   auto daemon = Daemon::Start(options_, std::move(device));
   if (!daemon.ok()) {

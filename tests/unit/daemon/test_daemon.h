@@ -9,6 +9,7 @@
 #include "allocator/device/emulated_device.h"
 #include "allocator/device/testing/faulting_device.h"
 #include "daemon/daemon.h"
+#include "tests/unit/daemon/gate_device.h"
 
 namespace dak::daemon {
 
@@ -34,6 +35,7 @@ class TestDaemon {
   Daemon* operator->() { return daemon_.get(); }
   const DaemonOptions& options() const { return options_; }
   FaultingDevice& device() { return *device_; }
+  Gate& gate() { return gate_; }
   // Bytes that live segments hold, by the device's own count.
   TierArray DeviceUsage() const;
   // Bytes that sessions or publications hold, by the ledger's.
@@ -42,6 +44,7 @@ class TestDaemon {
 
  private:
   TempDir directory_;
+  Gate gate_;
   DaemonOptions options_;
   FaultingDevice* device_ = nullptr;    // the daemon's
   EmulatedDevice* emulated_ = nullptr;  // the same
