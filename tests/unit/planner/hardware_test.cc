@@ -27,6 +27,14 @@ Pass LinearPass(uint64_t batch) {
   return pass;
 }
 
+PlanQuestion LinearQuestion() {
+  PlanQuestion question;
+  question.config = LinearLayers();
+  question.shape = {.batch = 1, .context_tokens = 1};
+  question.profile = *NamedProfile("h100-pcie");
+  return question;
+}
+
 struct Limit {
   uint64_t batch;
   double ratio;
@@ -60,10 +68,7 @@ struct Prefetch {
 class MeasuredPrefetchTest : public ::testing::TestWithParam<Prefetch> {};
 
 TEST_P(MeasuredPrefetchTest, IsWithinFivePercentOfThePrediction) {
-  PlanQuestion question;
-  question.config = LinearLayers();
-  question.shape = {.batch = 1, .context_tokens = 1};
-  question.profile = *NamedProfile("h100-pcie");
+  PlanQuestion question = LinearQuestion();
   const DecodePass pass = *DescribeDecode(question.config, question.shape);
   // So much HBM that, beside two layers of buffers, exactly that many layers have no room.
   question.hbm_bytes =
@@ -80,10 +85,7 @@ INSTANTIATE_TEST_SUITE_P(Table, MeasuredPrefetchTest,
 
 TEST(EqualHbmTest, DirectAccessGainsMostJustAboveCapacity) {
   // At 2 % over capacity prefetch must offload 8 %, for its buffers (docs/planner.md).
-  PlanQuestion question;
-  question.config = LinearLayers();
-  question.shape = {.batch = 1, .context_tokens = 1};
-  question.profile = *NamedProfile("h100-pcie");
+  PlanQuestion question = LinearQuestion();
   const DecodePass pass = *DescribeDecode(question.config, question.shape);
   question.hbm_bytes = static_cast<uint64_t>(0.98 * static_cast<double>(pass.weight_bytes + pass.kv_bytes));
   const absl::StatusOr<PlanReport> report = MakePlanReport(question);
