@@ -6,11 +6,8 @@
 #include "allocator/base/error_detail.h"
 #include "daemon/dakctl/commands.h"
 #include "daemon/dakctl/text.h"
-#include "dakctl_version.h"
-#if __has_include("daemon/planner/plan_command.h")
 #include "daemon/planner/plan_command.h"
-#define DAK_HAVE_PLANNER 1
-#endif
+#include "dakctl_version.h"
 
 namespace dak::dakctl {
 namespace {
@@ -18,16 +15,6 @@ namespace {
 std::string DefaultRuntimeDir() {
   const char* dir = std::getenv("DAK_RUNTIME_DIR");
   return dir == nullptr || *dir == '\0' ? "/run/dak" : dir;
-}
-
-int RunPlan(const Options& options, std::ostream& out, std::ostream& err) {
-#ifdef DAK_HAVE_PLANNER
-  return planner::RunPlanCommand(options.plan_args, out, err);
-#else
-  (void)options, (void)out;
-  err << "dakctl: plan: this build has no planner\n";
-  return kExitFailed;
-#endif
 }
 
 void PrintError(const absl::Status& status, std::ostream& err) {
@@ -57,7 +44,7 @@ int RunDakctl(absl::Span<const std::string> args, std::ostream& out, std::ostrea
   }
   if (options->command == Command::kHelp) return out << HelpText(options->help_topic), kExitOk;
   if (options->command == Command::kVersion) return out << "dakctl " << kVersion << " (API 1)\n", kExitOk;
-  if (options->command == Command::kPlan) return RunPlan(*options, out, err);
+  if (options->command == Command::kPlan) return planner::RunPlanCommand(options->plan_args, out, err);
   const Client client(options->runtime_dir, options->timeout_s);
   absl::Status status;
   switch (options->command) {

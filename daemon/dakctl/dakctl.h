@@ -1,7 +1,8 @@
 // dakctl: what an operator asks of a running dakd, in tables for people and JSON for programs (docs/dakctl.md).
 //
 // A gRPC client of control.sock. Names come from clients, so every string from the daemon is shown with control
-// characters made visible. Exit codes: 0 done, 1 it failed (err says what and what to do), 2 the command line is wrong.
+// characters made visible. Exit codes: 0 done, 1 it failed (err says what and what to do), 2 the command line is wrong;
+// `plan` has the planner's (daemon/planner/plan_command.h), which mean the same.
 // Thread safety: calls share nothing, as long as they write to streams of their own.
 #ifndef DAK_DAEMON_DAKCTL_DAKCTL_H_
 #define DAK_DAEMON_DAKCTL_DAKCTL_H_

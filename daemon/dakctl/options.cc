@@ -1,7 +1,6 @@
 #include "daemon/dakctl/options.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "absl/strings/ascii.h"
@@ -11,6 +10,7 @@
 #include "allocator/base/status_macros.h"
 #include "allocator/base/tier.h"
 #include "daemon/dakctl/text.h"
+#include "daemon/planner/size_text.h"
 
 namespace dak::dakctl {
 namespace {
@@ -142,7 +142,7 @@ absl::Status ApplyQuotas(const std::vector<std::string>& words, Options& options
         absl::StrCat("quotas set: SESSION '", Printable(words[1]), "' is no session's id ('dakctl sessions')"));
   }
   DAK_ASSIGN_OR_RETURN(options.tier, ParseTier(words[2]));
-  DAK_ASSIGN_OR_RETURN(options.limit_bytes, ParseBytes(words[3]));
+  DAK_ASSIGN_OR_RETURN(options.limit_bytes, ParseLimit(words[3]));
   return absl::OkStatus();
 }
 
@@ -239,32 +239,11 @@ absl::StatusOr<Options> ParseCommandLine(absl::Span<const std::string> args, con
   return options;
 }
 
-absl::StatusOr<uint64_t> ParseBytes(const std::string& text) {
+absl::StatusOr<uint64_t> ParseLimit(const std::string& text) {
   if (text == "none") return std::numeric_limits<uint64_t>::max();
-  const size_t digits = text.find_first_not_of("0123456789.");
-  const std::string number = text.substr(0, digits);
-  const std::string unit(absl::StripAsciiWhitespace(digits == std::string::npos ? "" : text.substr(digits)));
-  static constexpr std::pair<const char*, double> kUnits[] = {{"", 1},
-                                                              {"B", 1},
-                                                              {"KB", 1e3},
-                                                              {"MB", 1e6},
-                                                              {"GB", 1e9},
-                                                              {"TB", 1e12},
-                                                              {"KiB", 1024.0},
-                                                              {"MiB", 1024.0 * 1024},
-                                                              {"GiB", 1024.0 * 1024 * 1024},
-                                                              {"TiB", 1024.0 * 1024 * 1024 * 1024}};
-  uint64_t whole = 0;
-  for (const auto& [name, factor] : kUnits) {
-    if (unit != name) continue;
-    // Whole bytes stay exact past 2^53.
-    if (factor == 1 && absl::SimpleAtoi(number, &whole)) return whole;
-    double value = 0;
-    if (!absl::SimpleAtod(number, &value) || value * factor >= std::ldexp(1.0, 63)) break;
-    return static_cast<uint64_t>(std::llround(value * factor));
-  }
-  return Usage(absl::StrCat("'", Printable(text),
-                            "' is no size; write it as 24GiB (2^30), 24GB (10^9), a number of bytes, or none"));
+  const absl::StatusOr<uint64_t> size = planner::ParseSize(text);
+  if (!size.ok()) return Usage(absl::StrCat("quotas set: LIMIT ", Printable(std::string(size.status().message()))));
+  return size;
 }
 
 std::string Nearest(const std::string& word, absl::Span<const std::string> known) {

@@ -72,8 +72,8 @@ struct Options {
 // INVALID_ARGUMENT says what is wrong, and what was likely meant. `default_runtime_dir` is used without --runtime-dir.
 absl::StatusOr<Options> ParseCommandLine(absl::Span<const std::string> args, const std::string& default_runtime_dir);
 
-// "24GiB", "1.5 GB", "4096": bytes; "none": no limit. INVALID_ARGUMENT otherwise.
-absl::StatusOr<uint64_t> ParseBytes(const std::string& text);
+// A quota's limit: a size as daemon/planner/size_text.h reads it, or "none". INVALID_ARGUMENT otherwise.
+absl::StatusOr<uint64_t> ParseLimit(const std::string& text);
 
 // The one of `known` nearest to `word`, or empty if none is near.
 std::string Nearest(const std::string& word, absl::Span<const std::string> known);

@@ -1,11 +1,12 @@
 #include "daemon/dakctl/text.h"
 
 #include <algorithm>
-#include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "daemon/planner/size_text.h"
 
 namespace dak::dakctl {
 namespace {
@@ -41,17 +42,6 @@ bool Steers(uint32_t code) {
 std::string ThreeFigures(double value) {
   const int decimals = value < 9.995 ? 2 : value < 99.95 ? 1 : 0;
   return absl::StrFormat("%.*f", decimals, value);
-}
-
-std::string Scaled(double value, double step, std::initializer_list<const char*> units, const char* suffix) {
-  const char* const* unit = units.begin();
-  // 1023.9 KiB would show as 1024 KiB.
-  while (value >= step - 0.5 && unit + 1 != units.end()) {
-    value /= step;
-    ++unit;
-  }
-  if (unit == units.begin()) return absl::StrFormat("%.0f %s%s", value, *unit, suffix);
-  return absl::StrCat(ThreeFigures(value), " ", *unit, suffix);
 }
 
 }  // namespace
@@ -96,7 +86,7 @@ std::string Clip(absl::string_view text, size_t columns) {
 
 std::string Format::Bytes(uint64_t bytes) const {
   if (exact_bytes) return absl::StrCat(bytes);
-  return Scaled(static_cast<double>(bytes), 1024, {"B", "KiB", "MiB", "GiB", "TiB", "PiB"}, "");
+  return planner::FormatSize(bytes);
 }
 
 std::string Format::Limit(uint64_t bytes) const {
@@ -105,7 +95,14 @@ std::string Format::Limit(uint64_t bytes) const {
 
 std::string Format::Rate(double bytes_per_s) const {
   if (exact_bytes) return absl::StrFormat("%.0f", bytes_per_s);
-  return Scaled(bytes_per_s, 1000, {"B", "KB", "MB", "GB", "TB"}, "/s");
+  static constexpr const char* kUnits[] = {"B/s", "KB/s", "MB/s", "GB/s", "TB/s"};
+  size_t unit = 0;
+  // 999.9 KB/s would show as 1000 KB/s.
+  while (bytes_per_s >= 999.5 && unit + 1 < std::size(kUnits)) {
+    bytes_per_s /= 1000;
+    ++unit;
+  }
+  return absl::StrCat(unit == 0 ? absl::StrFormat("%.0f", bytes_per_s) : ThreeFigures(bytes_per_s), " ", kUnits[unit]);
 }
 
 std::string Duration(double seconds) {

@@ -92,7 +92,7 @@ TEST_F(CommandsTest, TensorsComeFromAllPages) {
   EXPECT_EQ(all,
             R"(ID    SESSION  GROUP    NAME        TYPE  ROWS  COLS       HBM      HOST   CXL  REMOTE
  1          3  default  layers.0.q  bf16  4096  4096  24.0 MiB  8.00 MiB   0 B  25.0 %
- 2         12  cache    kv          u8      10   100    1000 B       0 B   0 B     0 %
+ 2         12  cache    kv          u8      10   100  0.98 KiB       0 B   0 B     0 %
  5  published  weights  embed       f32      2     2       0 B       0 B  16 B   100 %
 )");
   EXPECT_THAT(Out({"tensors", "--session=12"}), Not(HasSubstr("layers.0.q")));
@@ -277,6 +277,15 @@ TEST(StandaloneTest, HelpAndVersionNeedNoDaemon) {
   const Result version = Dakctl("", {"version"});
   EXPECT_EQ(version.exit_code, kExitOk);
   EXPECT_THAT(version.out, ::testing::MatchesRegex("dakctl [0-9.]+ \\(API 1\\)\n"));
+}
+
+TEST(StandaloneTest, PlanIsThePlannersCommand) {
+  const Result help = Dakctl("", {"plan", "--help"});
+  EXPECT_EQ(help.exit_code, kExitOk);
+  EXPECT_THAT(help.out, StartsWith("Usage: dakctl plan "));
+  const Result nothing = Dakctl("", {"plan"});
+  EXPECT_EQ(nothing.exit_code, kExitUsage);
+  EXPECT_THAT(nothing.err, HasSubstr("--config"));
 }
 
 TEST(StandaloneTest, RuntimeDirComesFromTheEnvironment) {

@@ -94,7 +94,7 @@ TEST(OptionsTest, TakesQuotasApart) {
   EXPECT_THAT(Error({"quotas", "set", "3", "hbm"}), HasSubstr("needs SESSION TIER LIMIT"));
   EXPECT_THAT(Error({"quotas", "set", "0", "hbm", "1"}), HasSubstr("no session's id"));
   EXPECT_THAT(Error({"quotas", "set", "3", "HBM2", "1"}), HasSubstr("none of hbm, host, cxl"));
-  EXPECT_THAT(Error({"quotas", "set", "3", "hbm", "24G"}), HasSubstr("write it as 24GiB"));
+  EXPECT_THAT(Error({"quotas", "set", "3", "hbm", "24G"}), HasSubstr("quotas set: LIMIT '24G' is not a size"));
   EXPECT_THAT(Error({"quotas", "--revision=4"}), HasSubstr("goes with set"));
   EXPECT_THAT(Error({"quotas", "set", "3", "hbm", "1", "--session=4"}), HasSubstr("not --session"));
 }
@@ -119,16 +119,13 @@ TEST(OptionsTest, WordsAfterTwoDashesAreNoOptions) {
   EXPECT_EQ(options->publication, "--odd-name");
 }
 
-TEST(ParseBytesTest, KnowsBothKindsOfUnit) {
-  EXPECT_EQ(*ParseBytes("0"), 0u);
-  EXPECT_EQ(*ParseBytes("4096"), 4096u);
-  EXPECT_EQ(*ParseBytes("2MiB"), uint64_t{2} << 20);
-  EXPECT_EQ(*ParseBytes("1.5 GB"), 1'500'000'000u);
-  EXPECT_EQ(*ParseBytes("3TiB"), uint64_t{3} << 40);
-  EXPECT_EQ(*ParseBytes("9007199254740993"), 9007199254740993u) << "exact past 2^53";
-  EXPECT_EQ(*ParseBytes("none"), ~uint64_t{0});
+TEST(ParseLimitTest, KnowsSizesAndNone) {
+  EXPECT_EQ(*ParseLimit("0"), 0u);
+  EXPECT_EQ(*ParseLimit("2MiB"), uint64_t{2} << 20);
+  EXPECT_EQ(*ParseLimit("1.5 GB"), 1'500'000'000u);
+  EXPECT_EQ(*ParseLimit("none"), ~uint64_t{0});
   for (const char* bad : {"", "GiB", "24G", "-1", "1e3", "1.2.3GB", "99999999TiB", "18446744073709551616", "1 gib"}) {
-    EXPECT_FALSE(ParseBytes(bad).ok()) << bad;
+    EXPECT_FALSE(ParseLimit(bad).ok()) << bad;
   }
 }
 

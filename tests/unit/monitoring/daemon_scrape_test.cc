@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 
 #include <limits>
-#include <regex>
 
 #include "absl/strings/str_cat.h"
 #include "dak/v1/control_page.h"
