@@ -97,7 +97,7 @@ class AgedPool {
         victims_[i] = Allocate(lengths_[i]);
       }
     } else {
-      for (uint64_t offset : victims_) Free(offset);
+      for (uint32_t offset : victims_) Free(offset);
     }
     const double middle = bench::ThreadSeconds();
     if (!in_turns) {
@@ -121,16 +121,16 @@ class AgedPool {
     const absl::Status status = allocator_.Free(offset);
     if (!status.ok()) Require(false, status.ToString());
   }
-  uint64_t Allocate(uint64_t length) {
+  uint32_t Allocate(uint64_t length) {
     absl::StatusOr<Extent> extent = allocator_.Allocate(length);
     if (!extent.ok()) Require(false, extent.status().ToString());
-    return extent->offset;
+    return static_cast<uint32_t>(extent->offset);
   }
 
   Sizes sizes_;
   ExtentAllocator allocator_;
-  std::vector<uint64_t> live_;
-  std::vector<uint64_t> victims_;
+  std::vector<uint32_t> live_;  // offsets; half as wide, to take less of the cache from what is measured
+  std::vector<uint32_t> victims_;
   std::vector<uint64_t> lengths_;
   Random random_;
 };
