@@ -14,7 +14,7 @@ namespace {
 constexpr std::streamoff kMaxFileBytes = 16 << 20;
 
 std::string Shown(const nlohmann::json& value) {
-  const std::string text = value.dump();
+  const std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   return text.size() <= 60 ? text : text.substr(0, 57) + "...";
 }
 

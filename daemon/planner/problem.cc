@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
@@ -45,13 +46,10 @@ absl::Status OperationFault(absl::string_view prefix, size_t index, absl::string
 }
 
 absl::Status CheckOperation(absl::string_view prefix, size_t index, const Operation& operation) {
-  const std::string byte_limit = absl::StrCat("at most ", kMaxOperationBytes);
-  if (operation.bytes > kMaxOperationBytes) {
-    return OperationFault(prefix, index, "bytes", absl::StrCat(operation.bytes, " is out of range"), byte_limit);
-  }
-  if (operation.stored_bytes > kMaxOperationBytes) {
-    return OperationFault(prefix, index, "stored_bytes", absl::StrCat(operation.stored_bytes, " is out of range"),
-                          byte_limit);
+  for (const auto& [field, bytes] : {std::pair("bytes", operation.bytes), {"stored_bytes", operation.stored_bytes}}) {
+    if (bytes <= kMaxOperationBytes) continue;
+    return OperationFault(prefix, index, field, absl::StrCat(bytes, " is out of range"),
+                          absl::StrCat("at most ", kMaxOperationBytes));
   }
   if (!std::isfinite(operation.flops) || operation.flops < 0) {
     return OperationFault(prefix, index, "flops", absl::StrCat(operation.flops, " is out of range"),

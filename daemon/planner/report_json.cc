@@ -63,7 +63,8 @@ void WriteReportJson(const PlanQuestion& question, const PlanReport& report, std
   } else {
     json["reason"] = report.does_not_fit;
   }
-  out << json.dump(2) << "\n";
+  // A path may hold bytes that aren't UTF-8, which dump() otherwise throws on.
+  out << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
 }
 
 }  // namespace dak::planner

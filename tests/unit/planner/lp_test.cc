@@ -1,5 +1,5 @@
 // The planner against GLPK, on random problems.
-#include <cmath>
+#include <algorithm>
 #include <random>
 
 #include "daemon/planner/planner.h"
@@ -74,7 +74,28 @@ Sums WeightedSums(const RandomCase& problem, const std::vector<PassPlan>& plans)
   return sums;
 }
 
-// Returns how many of the cases were solved; all must be.
+// What a share of all bytes is worth at the most. A ratio near 1 can't say how few bytes are left to better than its
+// last digits, and limits are kept to within 1e-13 of all bytes: in seconds that is much only where a pass reads few
+// stored bytes very often beside very many that it doesn't.
+double SecondsOfShare(const RandomCase& problem, double share) {
+  double slowest = std::min(problem.profile.hbm_bytes_per_s, problem.profile.link_bytes_per_s);
+  for (const RemoteTier& tier : problem.profile.remote_tiers) {
+    if (tier.bytes_per_s > 0) slowest = std::min(slowest, tier.bytes_per_s);
+  }
+  double weights = 0;
+  double bytes = 0;
+  double density = 0;
+  for (const Pass& pass : problem.passes) {
+    weights += pass.weight;
+    for (const Operation& operation : pass.operations) {
+      bytes += StoredBytes(operation);
+      if (operation.bytes > 0)
+        density = std::max(density, static_cast<double>(operation.bytes) / StoredBytes(operation));
+    }
+  }
+  return share * bytes * density * weights / slowest;
+}
+
 void CompareWithLp(uint64_t seed, int cases, const CaseSize& size) {
   std::mt19937_64 random(seed);
   for (int i = 0; i < cases; ++i) {
@@ -85,8 +106,9 @@ void CompareWithLp(uint64_t seed, int cases, const CaseSize& size) {
     const auto least = LeastWeightedSeconds(problem.profile, problem.passes, problem.hbm_capacity_bytes);
     ASSERT_TRUE(least.has_value()) << "GLPK finds no plan for case " << i << "\n" << Describe(problem);
     const Sums sums = WeightedSums(problem, *plans);
-    EXPECT_NEAR(sums.predicted_s, *least, kRelative * *least) << "case " << i << "\n" << Describe(problem);
-    EXPECT_LE(sums.predicted_s, sums.uniform_s * (1 + 1e-12)) << "case " << i << "\n" << Describe(problem);
+    const double last_digit = size.extreme ? SecondsOfShare(problem, size.limited_tiers ? 2e-13 : 1e-15) : 0;
+    EXPECT_NEAR(sums.predicted_s, *least, kRelative * *least + last_digit) << "case " << i << "\n" << Describe(problem);
+    EXPECT_LE(sums.predicted_s, sums.uniform_s * (1 + 1e-12) + last_digit) << "case " << i << "\n" << Describe(problem);
     ASSERT_FALSE(testing::Test::HasFailure()) << "case " << i << " of seed " << seed;
   }
 }
@@ -109,6 +131,12 @@ TEST(PlannerAgainstLpTest, SeveralSessions) { CompareWithLp(5, 2000, {.max_opera
 
 TEST(PlannerAgainstLpTest, SeveralSessionsShareTiersWithLimitedCapacities) {
   CompareWithLp(6, 2000, {.max_operations = 4, .max_passes = 3, .max_tiers = 3, .limited_tiers = true});
+}
+
+TEST(PlannerAgainstLpTest, ExtremeMagnitudes) {
+  CompareWithLp(7, 1000, {.max_operations = 6, .max_passes = 2, .extreme = true});
+  CompareWithLp(8, 1000,
+                {.max_operations = 6, .max_passes = 2, .max_tiers = 3, .limited_tiers = true, .extreme = true});
 }
 
 }  // namespace

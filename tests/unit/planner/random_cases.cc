@@ -46,6 +46,7 @@ class Maker {
 
   uint64_t Bytes() {
     if (OneIn(12)) return 0;
+    if (size_.extreme) return static_cast<uint64_t>(Log(1, 7e13));
     switch (style_) {
       case 0:
         return uint64_t{1} << 25;  // all the same
@@ -64,6 +65,7 @@ class Maker {
 
   // Experts and embeddings store more than is read, several passes over a matrix read more than is stored.
   uint64_t Stored(uint64_t read) {
+    if (size_.extreme) return Bytes() + 1;
     if (OneIn(4)) return 1000 * read + Below(100);
     return OneIn(2) ? read * (1 + Below(8)) : read / (1 + Below(8)) + 1;
   }
