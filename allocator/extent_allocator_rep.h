@@ -35,7 +35,7 @@ constexpr uint64_t LengthOf(SizeKey key) { return static_cast<uint64_t>(key >> 6
 constexpr uint64_t OffsetOf(SizeKey key) { return static_cast<uint64_t>(key); }
 
 struct ExtentAllocator::Rep {
-  using Starts = internal::OrderedIndex<StartKey, Nothing, 64, 32, /*kTagBits=*/1>;
+  using Starts = internal::OrderedIndex<StartKey, Nothing, 128, 64, /*kTagBits=*/1>;
   struct Range {
     uint64_t offset = 0;
     uint64_t length = 0;

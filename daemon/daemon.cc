@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
 #include "daemon/ipc/control_acceptor.h"
@@ -36,6 +37,8 @@ namespace {
 
 constexpr int kMaxMessageBytes = 64 << 20;  // a plan of 100000 operations fits
 constexpr int kMaxServerThreads = 512;
+// For the last answers to be written, once every handler has returned.
+constexpr std::chrono::milliseconds kAnswerGrace(50);
 // A thread that finds this many others waiting ends. With gRPC's default of 2, threads come and go with every burst.
 constexpr int kMaxPollers = 8;
 // control.sock's connections; below are descriptors of everything else, which needn't be few.
@@ -134,6 +137,7 @@ class Daemon::Impl {
     service_.environment = &environment_;
     service_.congestion = &congestion_;
     service_.peers = &peers_;
+    service_.gate = &gate_;
     service_.version = Version();
     service_.device = DescribeDevice(device_->description());
     service_.default_quota_bytes = options.default_quota_bytes;
@@ -171,7 +175,8 @@ class Daemon::Impl {
     if (server_ != nullptr) {
       server_->GetHealthCheckService()->SetServingStatus(false);
       events_.Close();
-      server_->Shutdown(std::chrono::system_clock::now() + std::chrono::nanoseconds(options_.shutdown_grace_ns));
+      gate_.Drain(absl::Nanoseconds(options_.shutdown_grace_ns));
+      server_->Shutdown(std::chrono::system_clock::now() + kAnswerGrace);
       server_->Wait();
     }
     if (handles_ != nullptr) handles_->Stop();
@@ -216,6 +221,7 @@ class Daemon::Impl {
   Publications publications_;
   CongestionLoop congestion_;
   PeerTable peers_;
+  CallGate gate_;
   std::unique_ptr<SessionManager> sessions_;
   SessionServiceImpl session_service_{&service_};
   TensorServiceImpl tensor_service_{&service_};

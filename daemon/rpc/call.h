@@ -14,6 +14,7 @@
 #include "daemon/congestion_loop.h"
 #include "daemon/ipc/peers.h"
 #include "daemon/planner/planner.h"
+#include "daemon/rpc/call_gate.h"
 #include "daemon/session/clock.h"
 #include "daemon/session/session_manager.h"
 #include "dak/v1/plan.pb.h"
@@ -27,6 +28,7 @@ struct ServiceContext {
   SessionManager* sessions = nullptr;
   CongestionLoop* congestion = nullptr;
   PeerTable* peers = nullptr;
+  CallGate* gate = nullptr;
   std::string version;
   v1::DeviceInfo device;
   std::array<int, kTierCount> numa_nodes{};  // by TierIndex
@@ -47,8 +49,12 @@ template <typename Handler>
 grpc::Status HandleCall(const ServiceContext& service, const grpc::ServerContextBase& call, const char* method,
                         Handler&& handler) {
   const uint64_t begin_ns = MonotonicNs();
-  const absl::StatusOr<Peer> caller = service.peers->Find(call.peer());
-  const absl::Status status = caller.ok() ? handler(*caller) : caller.status();
+  absl::Status status = absl::UnavailableError("the daemon is shutting down");
+  if (service.gate->Enter()) {
+    const absl::StatusOr<Peer> caller = service.peers->Find(call.peer());
+    status = caller.ok() ? handler(*caller) : caller.status();
+    service.gate->Leave();
+  }
   service.environment->metrics->ObserveRpc(method, CodeName(status.code()),
                                            static_cast<double>(MonotonicNs() - begin_ns) / 1e9);
   return status.ok() ? grpc::Status() : ToGrpcStatus(status);

@@ -270,8 +270,9 @@ void SessionManager::Reap() {
     for (const SessionPtr& session : lost) session->Close();
     for (const SessionPtr& session : expired) {
       if (!BeginEnd(session, Ending::kLease)) continue;
-      session->Close();
+      // Before the session is gone from the list: Shutdown returns when the list is empty, and nothing is called then.
       if (on_expired_) on_expired_(session->identity().connection_id);
+      session->Close();
     }
   }
 }

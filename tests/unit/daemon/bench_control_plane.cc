@@ -1,5 +1,7 @@
 // Latency and rate of the control plane, over real sockets: a daemon on the emulated device and its clients, all in
 // this process and on its cores. Checks every answer; prints a table and JSON.
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -24,6 +26,16 @@ void Check(const grpc::Status& status) {
   if (status.ok()) return;
   std::fprintf(stderr, "a call failed: %s\n", status.error_message().c_str());
   std::exit(1);
+}
+
+// Processor time of this process, daemon and clients together: what a busy machine doesn't change.
+double CpuMicros() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  auto micros = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) * 1e6 + static_cast<double>(time.tv_usec);
+  };
+  return micros(usage.ru_utime) + micros(usage.ru_stime);
 }
 
 struct Latencies {
@@ -88,13 +100,30 @@ void BenchRate(const std::string& runtime_dir, int clients) {
   }
   std::this_thread::sleep_for(std::chrono::milliseconds(500));  // tidy: sleep, because a rate is measured over time
   const uint64_t before = calls;
+  const double cpu_before = CpuMicros();
   const auto begin = Clock::now();
   std::this_thread::sleep_for(std::chrono::seconds(2));  // tidy: sleep, because a rate is measured over time
-  const double rate = static_cast<double>(calls - before) / (MicrosSince(begin) / 1e6);
+  const auto count = static_cast<double>(calls - before);
+  const double rate = count / (MicrosSince(begin) / 1e6);
+  const double cpu_us = (CpuMicros() - cpu_before) / count;
   stop = true;
   for (std::thread& thread : threads) thread.join();
-  std::printf("%3d clients, allocate and free in turn: %9.0f requests/s\n", clients, rate);
-  std::printf("{\"bench\": \"rate\", \"clients\": %d, \"requests_per_s\": %.0f}\n", clients, rate);
+  std::printf("%3d clients, allocate and free in turn: %9.0f requests/s, %6.1f us of CPU each, both ends\n", clients,
+              rate, cpu_us);
+  std::printf("{\"bench\": \"rate\", \"clients\": %d, \"requests_per_s\": %.0f, \"cpu_us\": %.1f}\n", clients, rate,
+              cpu_us);
+}
+
+// What 64 sessions that do nothing cost: the congestion loop.
+void BenchIdle(const std::string& runtime_dir) {
+  std::vector<std::unique_ptr<TestSession>> sessions;
+  for (int i = 0; i < 64; ++i) sessions.push_back(std::make_unique<TestSession>(runtime_dir));
+  const double cpu_before = CpuMicros();
+  const auto begin = Clock::now();
+  std::this_thread::sleep_for(std::chrono::seconds(2));  // tidy: sleep, because a rate is measured over time
+  const double percent = 100 * (CpuMicros() - cpu_before) / MicrosSince(begin);
+  std::printf("64 idle sessions: %.2f %% of one core\n", percent);
+  std::printf("{\"bench\": \"idle\", \"sessions\": 64, \"core_percent\": %.2f}\n", percent);
 }
 
 void BenchReclaim(TestDaemon& daemon) {
@@ -131,5 +160,6 @@ int main() {
   });
   dak::daemon::BenchLatency(daemon.options().runtime_dir);
   dak::daemon::BenchReclaim(daemon);
+  dak::daemon::BenchIdle(daemon.options().runtime_dir);
   for (const int clients : {1, 8, 64}) dak::daemon::BenchRate(daemon.options().runtime_dir, clients);
 }
