@@ -106,28 +106,27 @@ class Rotation {
 };
 
 std::string Name(const kernels::GemmPlan& plan) {
-  return std::to_string(plan.batch_tile) + "x" + std::to_string(plan.row_boxes) + "x" + std::to_string(plan.cluster) +
-         "r" + std::to_string(plan.remote_ctas);
+  return std::to_string(plan.batch_tile) + "x" + std::to_string(plan.row_boxes) + "r" +
+         std::to_string(plan.remote_ctas) + "l" + std::to_string(plan.local_ctas);
 }
 
+// Times the tiles and CTA counts that weren't chosen; after each the time with 256-byte promotion in the local map.
 void Tune(Context& context, const Rotation& rotation, double limit_s, const std::string& name) {
-  const kernels::GemmPlan chosen = context.dak.Plan(rotation[0]);
   std::printf("  tune %s batch %llu, limit %.1f us:", name.c_str(), static_cast<unsigned long long>(rotation[0].batch),
               limit_s * 1e6);
-  for (uint32_t boxes = 1; boxes <= 2; ++boxes) {
-    for (uint32_t cluster = 1; cluster <= 4; cluster *= 2) {
-      if (cluster > 1 && chosen.batch_tile < (cluster == 2 ? 64u : 128u)) continue;
-      kernels::GemmPlan plan = chosen;
-      plan.row_boxes = boxes;
-      plan.cluster = cluster;
-      plan.remote_ctas = (chosen.remote_ctas + cluster - 1) / cluster * cluster;
-      plan.local_ctas =
-          rotation[0].local_rows == 0 ? 0 : ((cluster == 4 ? 128 : 132) - plan.remote_ctas) / cluster * cluster;
+  for (const uint32_t boxes : {1u, 2u}) {
+    std::vector<kernels::GemmPlan> plans = {context.dak.Plan(rotation[0], boxes)};
+    if (const uint32_t all = 132 - plans[0].remote_ctas;
+        rotation[0].remote_bytes() == 0 && plans[0].local_ctas != all) {
+      plans.push_back(plans[0]);
+      plans[1].local_ctas = all;
+    }
+    for (const kernels::GemmPlan& plan : plans) {
       const auto run = [&](const Operation& op) { context.dak.Launch(op, context.stream, plan); };
       rotation.CheckNumbers("tune", run);
       std::printf(" %s %.1f", Name(plan).c_str(), rotation.Time(limit_s, run) * 1e6);
       context.dak.SetPromotion(CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
-      std::printf("/%.1f", rotation.Time(limit_s, run) * 1e6);
+      std::printf("|%.1f", rotation.Time(limit_s, run) * 1e6);
       context.dak.SetPromotion(CU_TENSOR_MAP_L2_PROMOTION_NONE);
     }
   }

@@ -46,6 +46,8 @@ class DakGemm {
   void Launch(const Operation& operation, cudaStream_t stream,
               const std::optional<kernels::GemmPlan>& plan = std::nullopt);
   kernels::GemmPlan Plan(const Operation& operation) const;
+  // With another tile than the one that the model chooses.
+  kernels::GemmPlan Plan(const Operation& operation, uint32_t row_boxes) const;
   void SetWindow(uint64_t bytes) { control_->window_bytes = bytes; }
   v1::LinkReport report() const { return *report_; }
   // False: launches don't overlap the ones before them.
