@@ -148,7 +148,7 @@ template <class Traits>
 __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, const Box& box,
                                   const float (&sums)[Traits::kN / 2], uint32_t thread, uint32_t group) {
   constexpr int kQuads = Traits::kN / 8;
-  constexpr int kMost = Traits::kN < 256 ? 8 : 4;
+  constexpr int kMost = Traits::kN < 256 || Traits::kBoxes == 1 ? 16 : 4;
   constexpr int kAtOnce = kQuads < kMost ? kQuads : kMost;
   const uint32_t first = work.OwnerOf(box.tile * work.k_chunks);
   const TileWriter<Traits> writer(p, work, box, thread);

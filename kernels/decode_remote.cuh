@@ -6,9 +6,9 @@
 // at least one box, so that a window of 0 ends too.
 //
 // Remote rows are read ahead of the launch before: its x isn't needed to read W, and the link would idle between two
-// launches. LinkCounters::open_workers keeps the windows apart: a launch's CTAs start to read when it is 0, which says
-// that the launch before has nothing in flight; the last of them to see that adds their number, before the next launch
-// can start; and whoever drains last takes it off again.
+// launches. LinkCounters::link_state keeps the windows apart. It holds the number of a launch's remote CTAs and a bit
+// for each that is done. While it shows a launch that isn't complete, the next one's CTAs don't read. When all of them
+// have seen it complete, the one with the highest number makes it theirs, and only then lets another launch start.
 #ifndef DAK_KERNELS_DECODE_REMOTE_CUH_
 #define DAK_KERNELS_DECODE_REMOTE_CUH_
 
@@ -16,31 +16,42 @@
 
 namespace dak::kernels {
 
-inline constexpr uint32_t kMeterPauseNs = 500;
-inline constexpr uint32_t kPausesPerWindowRead = 8;  // a read of host memory takes about 2 us itself
+inline constexpr uint32_t kMeterPauseClocks = 1500;  // a bit less than a microsecond
+inline constexpr uint32_t kPausesPerWindowRead = 8;  // a read of host memory takes two or three pauses
 inline constexpr uint32_t kPausesPerPublish = 32;
 inline constexpr uint64_t kLeastCalibrationNs = 20'000;  // globaltimer may tick as coarsely as 1 us
+static_assert(kMaxRemoteCtas <= 32, "link_state has 32 bits for them");
 
 __device__ inline unsigned long long* Word(uint64_t* word) { return reinterpret_cast<unsigned long long*>(word); }
 
-// ---- W's producer ---------------------------------------------------------------------------------------------------
+// ---- The link's state -----------------------------------------------------------------------------------------------
 
-// Waits until the launch before has nothing in flight, and opens this launch's account.
+__device__ inline uint64_t StateOf(uint32_t workers) { return uint64_t{workers} << 32; }
+__device__ inline bool IsComplete(uint64_t state) {
+  return __popc(static_cast<uint32_t>(state)) == static_cast<int>(state >> 32);
+}
+
+// The CTAs of this launch that are done. A complete state is still the launch's before: this CTA isn't done.
+__device__ inline uint32_t FinishedMask(uint64_t state) { return IsComplete(state) ? 0 : static_cast<uint32_t>(state); }
+
+// Waits until the launch before has nothing in flight, and makes the state this launch's.
 __device__ inline void OpenLink(const DecodeParams& p, const WorkRange& work, DecodeShared& shared) {
   LinkCounters& link = *p.workspace.link;
-  while (ptx::LoadAcquireGpu(&link.open_workers) != 0) {
+  while (!IsComplete(ptx::LoadAcquireGpu(&link.link_state))) {
   }
   shared.link_open = 1;
-  atomicAdd(Word(&link.arrived_workers), 1ull);
+  ptx::AddRelaxedGpu(&link.arrived_workers, 1);
   // The one with the highest number waits for the others: CTAs start in the order of their numbers.
   if (work.worker + 1 < work.workers) return;
   while (ptx::LoadAcquireGpu(&link.arrived_workers) != work.workers) {
   }
-  link.arrived_workers = 0;
+  ptx::StoreRelaxedGpu(&link.arrived_workers, 0);
   __threadfence();
-  atomicAdd(Word(&link.open_workers), static_cast<unsigned long long>(work.workers));
+  ptx::StoreRelaxedGpu(&link.link_state, StateOf(work.workers));
   __threadfence();
 }
+
+// ---- W's producer ---------------------------------------------------------------------------------------------------
 
 // The reads in flight of one CTA's producer thread. Touches shared memory alone: a producer that waits for global
 // memory once a read is slower than the link.
@@ -124,11 +135,11 @@ __device__ inline void Publish(const DecodeParams& p) {
 }
 
 // A CTA's share, in boxes.
-__device__ inline uint32_t ShareOf(uint64_t window_bytes, uint64_t finished_mask, const WorkRange& work) {
-  const uint64_t all = work.workers == 64 ? ~uint64_t{0} : (uint64_t{1} << work.workers) - 1;
-  const uint64_t unfinished = all & ~finished_mask;
-  const uint32_t count = max(1, __popcll(unfinished));
-  const uint32_t rank = __popcll(unfinished & ((uint64_t{1} << work.worker) - 1));
+__device__ inline uint32_t ShareOf(uint64_t window_bytes, uint32_t finished_mask, const WorkRange& work) {
+  const uint32_t all = work.workers == 32 ? ~0u : (1u << work.workers) - 1;
+  const uint32_t unfinished = all & ~finished_mask;
+  const uint32_t count = max(1, __popc(unfinished));
+  const uint32_t rank = __popc(unfinished & ((1u << work.worker) - 1));
   const uint64_t held = window_bytes / kBoxBytes;
   const auto boxes = static_cast<uint32_t>(held < 1 ? 1 : held > 0xFFFF ? 0xFFFF : held);
   return boxes / count + (rank < boxes % count ? 1 : 0);
@@ -142,13 +153,14 @@ class Account {
 
   __device__ void SetRate(float ns_per_clock) { ns_per_clock_ = ns_per_clock; }
 
-  // The peak is the others' bytes in flight, by their own last word, and this CTA's now; at the end its own most.
+  // The peak is the others' bytes in flight, by their own last word, and this CTA's now; at the end its own most. What
+  // an atomic returned is looked at in the next call, so that this one doesn't wait for it.
   __device__ void Carry() {
+    RaisePeak(seen_);
     const uint64_t returned = shared_.returned_bytes;  // first: what is in flight is never taken for less than none
     const uint64_t inflight = shared_.issued_bytes - returned;
-    const uint64_t before =
-        atomicAdd(Word(&link_.inflight_bytes), static_cast<unsigned long long>(inflight - inflight_));
-    RaisePeak(before - inflight_ + inflight);
+    const uint64_t change = inflight - inflight_;
+    seen_ = atomicAdd(Word(&link_.inflight_bytes), static_cast<unsigned long long>(change)) + change;
     inflight_ = inflight;
     if (returned != returned_) ptx::AddRelaxedGpu(&link_.bytes, returned - returned_);
     returned_ = returned;
@@ -176,6 +188,7 @@ class Account {
   LinkCounters& link_;
   DecodeShared& shared_;
   float ns_per_clock_;
+  uint64_t seen_ = 0;
   uint64_t inflight_ = 0;
   uint64_t returned_ = 0;
   uint64_t clocks_ = 0;
@@ -183,22 +196,21 @@ class Account {
   uint32_t trips_ = 0;
 };
 
-// Ends a remote CTA's part: the last of them closes the operation's books and lets the next launch read.
+// Ends a remote CTA's part, which lets the next launch read when it is the last; that one closes the books.
 __device__ inline void FinishRemote(const DecodeParams& p, const WorkRange& work) {
   LinkCounters& link = *p.workspace.link;
   __threadfence();
+  while (IsComplete(ptx::LoadRelaxedGpu(&link.link_state))) {  // not this launch's yet
+  }
   const unsigned long long bit = 1ull << work.worker;
-  const unsigned long long all = work.workers == 64 ? ~0ull : (1ull << work.workers) - 1;
-  if ((atomicOr(Word(&link.finished_mask), bit) | bit) != all) return;
+  if (!IsComplete(atomicOr(Word(&link.link_state), bit) | bit)) return;
   __threadfence();
-  link.finished_mask = 0;
-  __threadfence();
-  atomicAdd(Word(&link.open_workers), ~static_cast<unsigned long long>(work.workers) + 1);
   atomicAdd(Word(&link.passes), 1ull);
   if (p.report != nullptr) Publish(p);
 }
 
-// The meter's thread: keeps the share up to date and carries figures to the session's, and to the report page.
+// The meter's thread: keeps the share up to date and carries figures to the session's, and to the report page. Its
+// loads are used one pause or more after they were made: it must not be waiting for one when the last read is back.
 __device__ inline void RunMeter(const DecodeParams& p, const WorkRange& work, DecodeShared& shared) {
   uint64_t window_bytes = ~uint64_t{0};
   if (p.control != nullptr) window_bytes = ptx::LoadRelaxedSys(&p.control->window_bytes);
@@ -207,14 +219,18 @@ __device__ inline void RunMeter(const DecodeParams& p, const WorkRange& work, De
   Account account(p, shared);
   const uint64_t start_ns = ptx::GlobalTimerNs();
   const uint64_t start_clock = clock64();
-  uint64_t finished_mask = 0;
+  uint64_t state = 0;
+  uint64_t next_window_bytes = window_bytes;
   for (uint32_t pause = 1; shared.drained == 0; ++pause) {
-    shared.share_boxes = ShareOf(window_bytes, finished_mask, work);
-    __nanosleep(kMeterPauseNs);
+    shared.share_boxes = ShareOf(window_bytes, FinishedMask(state), work);
+    const uint64_t pause_start = clock64();
+    while (shared.drained == 0 && clock64() - pause_start < kMeterPauseClocks) {
+    }
     account.Carry();
-    finished_mask = ptx::LoadRelaxedGpu(&p.workspace.link->finished_mask);
+    state = ptx::LoadRelaxedGpu(&p.workspace.link->link_state);
     if (p.control != nullptr && pause % kPausesPerWindowRead == 0) {
-      window_bytes = ptx::LoadRelaxedSys(&p.control->window_bytes);
+      window_bytes = next_window_bytes;
+      next_window_bytes = ptx::LoadRelaxedSys(&p.control->window_bytes);
     }
     const uint64_t elapsed_ns = ptx::GlobalTimerNs() - start_ns;
     if (elapsed_ns > kLeastCalibrationNs) {

@@ -24,9 +24,8 @@ struct LinkCounters {
   uint64_t inflight_bytes;
   uint64_t inflight_peak_bytes;
   uint64_t passes;
-  uint64_t finished_mask;    // remote CTAs of the running launch that are done
-  uint64_t arrived_workers;  // remote CTAs of a launch that have seen `open_workers` at 0
-  uint64_t open_workers;     // remote CTAs of a launch that isn't done reading
+  uint64_t link_state;       // of the last launch with a remote part: decode_remote.cuh
+  uint64_t arrived_workers;  // its remote CTAs that have seen the launch before it done
 };
 
 // Scratch memory in HBM. Launches leave it as they found it.

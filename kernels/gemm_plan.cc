@@ -10,18 +10,19 @@ constexpr double kElementBytes = 2;
 // One remote CTA's share of the window.
 // NOTE: reads from far-apart places of host memory slow each other down: on an H100 4 CTAs reach 50.6 GB/s with 128 KB
 // in flight, 8 reach 37 and 16 reach 22, each reading a range of its own.
-constexpr double kRemoteCtaInflightBytes = 5.75 * kBoxBytes;
+constexpr double kRemoteCtaInflightBytes = 8.0 * kBoxBytes;
 // Under this a CTA costs more than it brings: its start and its share of the sum at a tile's end.
 constexpr uint64_t kLeastChunksPerCta = 4;
 // Few CTAs less don't slow a stream of HBM.
 constexpr double kLeastEvenShare = 0.94;
 
-// A tile's height decides how often x is read from L2, and how much of shared memory is left for reads in flight.
+// A tile of two boxes halves the reads of x, and its barriers; one of one box has smaller shares to add up where CTAs
+// share tiles. So two where x is nothing, or where every CTA has tiles of its own and x is much.
 void ChooseTile(uint32_t batch, uint64_t local_rows, const DeviceTraits& device, GemmPlan& plan) {
   plan.batch_tile = 8;
   while (plan.batch_tile < batch) plan.batch_tile *= 2;
   const bool many_tiles = local_rows >= uint64_t{2} * kBoxRows * device.multiprocessors;
-  plan.row_boxes = plan.batch_tile == kMaxBatch && many_tiles ? 2 : 1;
+  plan.row_boxes = plan.batch_tile <= 16 || (plan.batch_tile >= 128 && many_tiles) ? 2 : 1;
 }
 
 uint32_t CountRemoteCtas(uint64_t remote_bytes, uint64_t local_bytes, const DeviceTraits& device,

@@ -20,7 +20,7 @@ inline constexpr uint32_t kBoxRows = 64;       // of one TMA box, and of one mat
 inline constexpr uint32_t kChunkColumns = 64;  // 128 bytes of 16-bit elements: the swizzle's width
 inline constexpr uint32_t kBoxBytes = kBoxRows * kChunkColumns * 2;
 inline constexpr uint32_t kMaxBatch = 256;
-inline constexpr uint32_t kMaxRemoteCtas = 64;  // one bit each in a 64-bit word
+inline constexpr uint32_t kMaxRemoteCtas = 32;  // one bit each in half a word
 
 struct DeviceTraits {
   uint32_t multiprocessors = 132;
@@ -30,7 +30,7 @@ struct DeviceTraits {
 struct LinkTraits {
   double bytes_per_s = 51.1e9;
   double round_trip_s = 1.8e-6;   // unloaded
-  double window_bytes = 184'000;  // expected; the kernel obeys the real one
+  double window_bytes = 262'144;  // expected; the kernel obeys the real one
 };
 
 struct GemmPlan {

@@ -24,12 +24,13 @@ class WProducer {
     uint64_t i = 0;
     for (; i < work_.Count() && i < Traits::kWStages; ++i) LoadLocal();
     ptx::WaitForPreviousGrid();
+    // CTAs of the next launch may now start where CTAs of this one end. Not before the wait, so that at most two
+    // launches are under way.
+    ptx::ReleaseNextGrid();
     for (; i < work_.Count(); ++i) {
       WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
       LoadLocal();
     }
-    // The next launch may start when every CTA has said so. Not before the wait, so that at most two are under way.
-    ptx::ReleaseNextGrid();
     if (blockIdx.x > 0) return;
     atomicAdd(Word(&p_.workspace.link->passes), 1ull);  // no remote part: only the count of operations
     if (p_.report != nullptr) Publish(p_);

@@ -39,6 +39,10 @@ __device__ inline uint4 LoadRelaxedGpu(const uint4* address) {
   return value;
 }
 
+__device__ inline void StoreRelaxedGpu(uint64_t* address, uint64_t value) {
+  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
+}
+
 __device__ inline void StoreRelaxedGpu(uint4* address, uint4 value) {
   asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(value.x), "r"(value.y),
                "r"(value.z), "r"(value.w)

@@ -46,7 +46,7 @@ void CheckNumbers(Context& context, DakGemm& dak, const Operation& operation,
 
 std::string RunLink(Context& context, const Options& options) {
   Table table("link: the kernel with every row remote, " + context.device_name);
-  for (const uint64_t k : options.tune ? std::vector<uint64_t>{512, 4096, 14'336} : std::vector<uint64_t>{kK}) {
+  for (const uint64_t k : options.tune ? std::vector<uint64_t>{64, 512, 4096} : std::vector<uint64_t>{kK}) {
     const uint64_t rows = std::min(kLinkBytes, context.host_bytes) / (k * kElementBytes);
     Operation operation{.batch = kBatch,
                         .n = rows,
@@ -58,8 +58,9 @@ std::string RunLink(Context& context, const Options& options) {
                         .w_remote = context.host,
                         .y = context.y};
     for (const uint64_t window_kib : {8, 16, 32, 64, 96, 128, 160, 192, 256, 512, 1024}) {
-      if (options.tune && window_kib != 128 && window_kib != 192) continue;
-      for (const uint32_t remote_ctas : options.tune ? std::vector<uint32_t>{4, 8, 16} : std::vector<uint32_t>{0}) {
+      if (options.tune && window_kib != 128 && window_kib != 256) continue;
+      for (const uint32_t remote_ctas :
+           options.tune ? std::vector<uint32_t>{2, 4, 6, 8, 16} : std::vector<uint32_t>{0}) {
         DakGemm dak;  // fresh counters, so that the peak is this window's
         dak.SetWindow(window_kib * 1024);
         kernels::GemmPlan plan = dak.Plan(operation);
@@ -132,8 +133,12 @@ std::string RunMix(Context& context, const Options& /*options*/) {
   measure("64KiB", 64 * 1024, 0);
   measure("128KiB", 128 * 1024, 0);
   measure("184kB", 184'000, 0);
+  measure("256KiB", 256 * 1024, 6);
   measure("256KiB", 256 * 1024, 0);
+  measure("320KiB", 320 * 1024, 0);
+  measure("512KiB", 512 * 1024, 0);
   measure("512KiB", 512 * 1024, 8);
+  measure("1MiB", 1 << 20, 8);
   measure("1MiB", 1 << 20, 16);
   measure("2MiB", 2 << 20, 32);
   measure("4MiB", 4 << 20, 32);

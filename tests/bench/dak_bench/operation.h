@@ -103,7 +103,7 @@ struct Options {
   std::string model = "llama8b";  // shapes: llama8b, llama70b, opt6.7b, opt30b, all
   std::vector<uint64_t> batches = {1, 8, 64, 256};
   std::vector<double> ratios = {0, 0.01, 0.1, 0.5, 1};
-  double window_bytes = 184'000;
+  double window_bytes = 262'144;
   bool f16 = false;
   bool tune = false;
   bool peers = true;
