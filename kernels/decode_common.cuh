@@ -34,6 +34,7 @@ struct DecodeParams {
   uint32_t k_chunks;
   uint32_t remote_ctas;
   uint32_t local_ctas;
+  uint32_t local_inflight_stages;
   const v1::LinkControl* control;
   v1::LinkReport* report;
   DecodeWorkspace workspace;
@@ -48,7 +49,7 @@ struct DecodeTraits {
   static constexpr int kBoxes = kRowBoxes;
   static constexpr bool kF16 = kF16Elements;
   static constexpr uint32_t kXStageBytes = kBatchTile * kChunkColumns * 2;
-  static constexpr uint32_t kXStages = kBatchTile <= 64 ? 8 : kBatchTile == 128 ? 10 - 2 * kRowBoxes : 6 - kRowBoxes;
+  static constexpr uint32_t kXStages = kBatchTile <= 64 ? 8 : kBatchTile == 128 ? 10 - 2 * kRowBoxes : 5;
   static constexpr uint32_t kXRingBytes = kXStages * kXStageBytes;
   static constexpr uint32_t kWStageBytes = kRowBoxes * kBoxBytes;
   static constexpr uint32_t kRoom = kSharedBytes - kSwizzleAtomBytes - kControlBytes;
@@ -72,8 +73,7 @@ struct DecodeShared {
   uint64_t x_full[kMaxXStages];
   uint64_t x_empty[kMaxXStages];
   // A remote CTA's: written by W's producer...
-  uint64_t issue_clock[kMaxWStages];
-  uint32_t issue_bytes[kMaxWStages];
+  uint2 issues[kMaxWStages];  // the clock's low word, and the bytes
   volatile uint64_t issued_bytes;
   volatile uint64_t returned_bytes;
   volatile uint64_t round_trip_clocks;
@@ -82,14 +82,15 @@ struct DecodeShared {
   volatile uint32_t link_open;  // the launch before has nothing in flight any more
   volatile uint32_t drained;
   // ...and by the meter.
-  volatile uint32_t share_boxes;  // that this CTA may have in flight
+  volatile uint32_t share_bytes;  // that this CTA may have in flight
 };
 static_assert(sizeof(DecodeShared) <= kControlBytes);
 
-// A chunk of a part.
+// A chunk of a part, and how many a CTA does from it on before it goes back to the start of its range.
 struct Cursor {
-  uint64_t tile;
+  uint32_t tile;
   uint32_t chunk;
+  uint64_t until_wrap;
 };
 
 // What a CTA works on: chunks [begin, end) of its kind's part, k_chunks of them a tile, a contiguous range. The chunks
@@ -112,18 +113,22 @@ struct WorkRange {
     return static_cast<uint32_t>(((chunk + 1) * workers - 1) / total);
   }
   __device__ Cursor At(uint64_t position) const {
-    return {position / k_chunks, static_cast<uint32_t>(position % k_chunks)};
+    return {static_cast<uint32_t>(position / k_chunks), static_cast<uint32_t>(position % k_chunks), end - position};
   }
   __device__ Cursor Start() const {
     const uint64_t last_tile_begin = end / k_chunks * k_chunks;
     return At(last_tile_begin == end || last_tile_begin < begin ? begin : last_tile_begin);
   }
-  __device__ void Advance(Cursor& at) const {
-    if (++at.chunk == k_chunks) {
+  // By at most what is left of the tile and of the range.
+  __device__ void Advance(Cursor& at, uint32_t chunks = 1) const {
+    at.chunk += chunks;
+    at.until_wrap -= chunks;
+    if (at.until_wrap == 0) {
+      at = At(begin);
+    } else if (at.chunk == k_chunks) {
       at.chunk = 0;
       ++at.tile;
     }
-    if (at.tile * k_chunks + at.chunk == end) at = At(begin);
   }
 };
 

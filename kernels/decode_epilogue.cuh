@@ -20,7 +20,7 @@ inline constexpr uint32_t kOtherNan = 0x7FFF'FFFF;
 
 // A warpgroup's box of a tile.
 struct Box {
-  uint64_t tile;
+  uint32_t tile;
   uint32_t row;         // its first row in the part
   uint32_t valid_rows;  // may be 0
 };
@@ -150,7 +150,7 @@ __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, 
   constexpr int kQuads = Traits::kN / 8;
   constexpr int kMost = Traits::kN < 256 || Traits::kBoxes == 1 ? 16 : 4;
   constexpr int kAtOnce = kQuads < kMost ? kQuads : kMost;
-  const uint32_t first = work.OwnerOf(box.tile * work.k_chunks);
+  const uint32_t first = work.OwnerOf(uint64_t{box.tile} * work.k_chunks);
   const TileWriter<Traits> writer(p, work, box, thread);
 #pragma unroll
   for (int j = 0; j < kQuads; j += kAtOnce) {

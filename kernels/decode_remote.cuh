@@ -60,22 +60,17 @@ class RemoteGate {
  public:
   explicit __device__ RemoteGate(DecodeShared& shared) : shared_(shared) {}
 
-  // Returns when one more read is within the share.
-  __device__ void WaitForRoom() {
-    while (true) {
-      while (inflight_ > 0 && cuda::ptx::mbarrier_test_wait_parity(&shared_.w_full[oldest_.stage], oldest_.phase)) {
-        Retire(/*sampled=*/false);
-      }
-      const uint32_t share = shared_.share_boxes;
-      if (inflight_ < (share < Traits::kWStages ? share : Traits::kWStages)) return;
+  // Returns when a read of `bytes` is within the share. What has come back is looked at only when there seems to be no
+  // room.
+  __device__ void WaitForRoom(uint32_t bytes) {
+    while (inflight_ == Traits::kWStages || inflight_bytes_ + bytes > shared_.share_bytes) {
       if (inflight_ > 0) RetireOldest();
     }
   }
 
   // To be called just before `bytes` are read into `stage`; stages follow one another.
   __device__ void OnIssue(uint32_t stage, uint32_t bytes) {
-    shared_.issue_clock[stage] = clock64();
-    shared_.issue_bytes[stage] = bytes;
+    shared_.issues[stage] = make_uint2(static_cast<uint32_t>(clock()), bytes);
     ++inflight_;
     inflight_bytes_ += bytes;
     issued_bytes_ += bytes;
@@ -98,14 +93,14 @@ class RemoteGate {
   }
 
   __device__ void Retire(bool sampled) {
+    const uint2 issue = shared_.issues[oldest_.stage];
     if (sampled) {
-      clocks_ += clock64() - shared_.issue_clock[oldest_.stage];
+      clocks_ += static_cast<uint32_t>(clock()) - issue.x;  // right over one turn of the low word
       shared_.round_trip_clocks = clocks_;
       shared_.round_trips = ++samples_;
     }
-    const uint32_t bytes = shared_.issue_bytes[oldest_.stage];
-    inflight_bytes_ -= bytes;
-    returned_bytes_ += bytes;
+    inflight_bytes_ -= issue.y;
+    returned_bytes_ += issue.y;
     shared_.returned_bytes = returned_bytes_;
     oldest_.Advance(Traits::kWStages);
     --inflight_;
@@ -134,7 +129,7 @@ __device__ inline void Publish(const DecodeParams& p) {
   ptx::StoreRelaxedSys(&p.report->passes, ptx::LoadRelaxedGpu(&link.passes));
 }
 
-// A CTA's share, in boxes.
+// A CTA's share, in bytes of whole boxes.
 __device__ inline uint32_t ShareOf(uint64_t window_bytes, uint32_t finished_mask, const WorkRange& work) {
   const uint32_t all = work.workers == 32 ? ~0u : (1u << work.workers) - 1;
   const uint32_t unfinished = all & ~finished_mask;
@@ -142,7 +137,7 @@ __device__ inline uint32_t ShareOf(uint64_t window_bytes, uint32_t finished_mask
   const uint32_t rank = __popc(unfinished & ((1u << work.worker) - 1));
   const uint64_t held = window_bytes / kBoxBytes;
   const auto boxes = static_cast<uint32_t>(held < 1 ? 1 : held > 0xFFFF ? 0xFFFF : held);
-  return boxes / count + (rank < boxes % count ? 1 : 0);
+  return (boxes / count + (rank < boxes % count ? 1 : 0)) * kBoxBytes;
 }
 
 // Carries one CTA's figures over to the session's.
@@ -222,7 +217,7 @@ __device__ inline void RunMeter(const DecodeParams& p, const WorkRange& work, De
   uint64_t state = 0;
   uint64_t next_window_bytes = window_bytes;
   for (uint32_t pause = 1; shared.drained == 0; ++pause) {
-    shared.share_boxes = ShareOf(window_bytes, FinishedMask(state), work);
+    shared.share_bytes = ShareOf(window_bytes, FinishedMask(state), work);
     const uint64_t pause_start = clock64();
     while (shared.drained == 0 && clock64() - pause_start < kMeterPauseClocks) {
     }

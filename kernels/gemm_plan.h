@@ -38,6 +38,11 @@ struct GemmPlan {
   uint32_t row_boxes = 0;    // boxes of 64 rows in a local CTA's tile, a consumer warpgroup each: 1 or 2
   uint32_t remote_ctas = 0;  // at most RemoteChunks and kMaxRemoteCtas
   uint32_t local_ctas = 0;   // at most LocalChunks
+  // Boxes that a local CTA has in flight. More than HBM needs makes everything else wait behind them: reads of x, of
+  // other CTAs' shares, and of the link.
+  uint32_t local_inflight_boxes = 0;
+  // Whether L2 should fetch 256 bytes where HBM is asked for 128: a few per cent where W is nearly all that L2 moves.
+  bool promote_local = false;
 };
 
 // `batch` 1 to kMaxBatch, `n`, `k` at least 1, `local_rows` at most n.

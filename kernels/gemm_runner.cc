@@ -124,6 +124,13 @@ class CudaGemmRunner final : public GemmRunner {
     static_assert(sizeof(CUtensorMap) == sizeof(TensorMap));
     if (operands.w_local_map != nullptr) std::memcpy(&launch.w_local_map, operands.w_local_map, sizeof(TensorMap));
     if (operands.w_remote_map != nullptr) std::memcpy(&launch.w_remote_map, operands.w_remote_map, sizeof(TensorMap));
+    // A map made for any batch doesn't promote. Encoding takes under a microsecond of CPU time.
+    if (launch.plan.promote_local && shape.local_rows > 0 && operands.w_local != 0) {
+      DAK_RETURN_IF_ERROR(
+          FromCuda(EncodeMatrix(&launch.w_local_map, reinterpret_cast<const void*>(operands.w_local), launch.f16,
+                                shape.local_rows, shape.k, kBoxRows, CU_TENSOR_MAP_L2_PROMOTION_L2_256B),
+                   "cuTensorMapEncodeTiled"));
+    }
     launch.y = reinterpret_cast<void*>(operands.y);
     launch.control = link.control;
     launch.report = link.report;

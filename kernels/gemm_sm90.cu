@@ -21,15 +21,16 @@ class WProducer {
 
   __device__ void RunLocal() {
     ptx::PrefetchTensorMap(&p_.w_local_map);
+    const uint64_t count = work_.Count();
     uint64_t i = 0;
-    for (; i < work_.Count() && i < Traits::kWStages; ++i) LoadLocal();
+    for (; i < count && i < Traits::kWStages; ++i) LoadLocal(i);
     ptx::WaitForPreviousGrid();
     // CTAs of the next launch may now start where CTAs of this one end. Not before the wait, so that at most two
     // launches are under way.
     ptx::ReleaseNextGrid();
-    for (; i < work_.Count(); ++i) {
+    for (; i < count; ++i) {
       WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
-      LoadLocal();
+      LoadLocal(i);
     }
     if (blockIdx.x > 0) return;
     atomicAdd(Word(&p_.workspace.link->passes), 1ull);  // no remote part: only the count of operations
@@ -41,15 +42,11 @@ class WProducer {
     OpenLink(p_, work_, shared_);
     RemoteGate<Traits> gate(shared_);
     uint64_t i = 0;
-    for (; i < work_.Count() && i < Traits::kWStages; ++i) {
-      gate.WaitForRoom();
-      LoadRemote(gate);
-    }
+    for (; i < work_.Count() && i < Traits::kWStages; ++i) LoadRemote(gate);
     ptx::WaitForPreviousGrid();
     ptx::ReleaseNextGrid();
     for (; i < work_.Count(); ++i) {
       WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
-      gate.WaitForRoom();
       LoadRemote(gate);
     }
     gate.Drain();
@@ -57,21 +54,24 @@ class WProducer {
   }
 
  private:
-  __device__ uint64_t RowsLeft() const {
-    const uint64_t first_row = at_.tile * work_.tile_rows;
-    return first_row < work_.part_rows ? work_.part_rows - first_row : 0;
-  }
-
-  __device__ void LoadLocal() {
-    const uint64_t there = (RowsLeft() + kBoxRows - 1) / kBoxRows;
-    LoadBoxes(&p_.w_local_map, there < Traits::kBoxes ? static_cast<uint32_t>(there) : Traits::kBoxes);
+  // The i-th stage, once few enough are in flight.
+  __device__ void LoadLocal(uint64_t i) {
+    if (i >= (p_.local_inflight_stages < Traits::kWStages ? p_.local_inflight_stages : Traits::kWStages)) {
+      WaitFor(&shared_.w_full[oldest_.stage], oldest_.phase);
+      oldest_.Advance(Traits::kWStages);
+    }
+    // A box past the part's end isn't loaded.
+    const bool is_last = Traits::kBoxes > 1 && (at_.tile * Traits::kBoxes + 1) * kBoxRows >= work_.part_rows;
+    LoadBoxes(&p_.w_local_map, is_last ? 1 : Traits::kBoxes);
   }
 
   __device__ void LoadRemote(RemoteGate<Traits>& gate) {
-    const uint64_t left = RowsLeft();
-    const uint32_t rows = left < kBoxRows ? static_cast<uint32_t>(left) : kBoxRows;
+    const uint32_t left = static_cast<uint32_t>(work_.part_rows) - at_.tile * kBoxRows;
+    const uint32_t rows = left < kBoxRows ? left : kBoxRows;
     const uint32_t columns_left = p_.k - at_.chunk * kChunkColumns;
-    gate.OnIssue(place_.stage, rows * (columns_left < kChunkColumns ? columns_left : kChunkColumns) * 2);
+    const uint32_t bytes = rows * (columns_left < kChunkColumns ? columns_left : kChunkColumns) * 2;
+    gate.WaitForRoom(bytes);
+    gate.OnIssue(place_.stage, bytes);
     LoadBoxes(&p_.w_remote_map, 1);
   }
 
@@ -96,6 +96,7 @@ class WProducer {
   uint64_t policy_;
   Cursor at_;
   RingPlace place_;
+  RingPlace oldest_;  // in flight
 };
 
 // x's chunks, in W's order.
@@ -182,10 +183,9 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
   ConsumerPlaces places;
   Cursor at = work.Start();
   for (uint64_t left = work.Count(); left > 0;) {
-    const uint64_t position = at.tile * work.k_chunks + at.chunk;
-    const uint64_t in_tile = min(uint64_t{work.k_chunks - at.chunk}, work.end - position);
+    const uint64_t in_tile = min(uint64_t{work.k_chunks - at.chunk}, at.until_wrap);
     const auto chunks = static_cast<uint32_t>(min(in_tile, left));
-    const uint64_t row = at.tile * work.tile_rows + group * kBoxRows;
+    const uint64_t row = uint64_t{at.tile} * work.tile_rows + group * kBoxRows;
     const uint64_t valid = row < work.part_rows ? work.part_rows - row : 0;
     const Box box{at.tile, static_cast<uint32_t>(row), static_cast<uint32_t>(min(valid, uint64_t{kBoxRows}))};
     const bool from_start = at.chunk == 0;
@@ -194,7 +194,7 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
     float sums[Traits::kN / 2];
     Multiply<Traits>(chunks, ring_address, shared, sums, places, group, thread % kWarpThreads);
     left -= chunks;
-    at = work.At(position + chunks == work.end ? work.begin : position + chunks);
+    work.Advance(at, chunks);
     if (box.valid_rows == 0) continue;
     if (!to_end) {
       LeaveShare<Traits>(p, work, sums, thread, group);
@@ -225,7 +225,7 @@ __device__ inline void InitialiseShared(const WorkRange& work, DecodeShared& sha
   shared.most_inflight_bytes = 0;
   shared.link_open = 0;
   shared.drained = 0;
-  shared.share_boxes = 0;
+  shared.share_bytes = 0;
   cuda::ptx::fence_mbarrier_init(cuda::ptx::sem_release, cuda::ptx::scope_cluster);
 }
 
@@ -337,14 +337,15 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
   params.k_chunks = static_cast<uint32_t>(DivideUp(launch.k, kChunkColumns));
   params.remote_ctas = plan.remote_ctas;
   params.local_ctas = plan.local_ctas;
+  params.local_inflight_stages = plan.local_inflight_boxes / plan.row_boxes;
   params.control = launch.control;
   params.report = launch.report;
   params.workspace = launch.workspace;
   params.ns_per_clock = launch.ns_per_clock;
   // Every CTA must have a chunk, and a kind CTAs if it has rows.
   const uint64_t remote_rows = launch.n - launch.local_rows;
-  if (plan.remote_ctas > RemoteChunks(remote_rows, launch.k) || plan.remote_ctas > kMaxRemoteCtas ||
-      plan.local_ctas > LocalChunks(launch.local_rows, launch.k, plan) ||
+  if (plan.local_inflight_boxes < plan.row_boxes || plan.remote_ctas > RemoteChunks(remote_rows, launch.k) ||
+      plan.remote_ctas > kMaxRemoteCtas || plan.local_ctas > LocalChunks(launch.local_rows, launch.k, plan) ||
       (plan.remote_ctas == 0) != (remote_rows == 0) || (plan.local_ctas == 0) != (launch.local_rows == 0)) {
     return cudaErrorInvalidValue;
   }

@@ -110,24 +110,23 @@ std::string Name(const kernels::GemmPlan& plan) {
          std::to_string(plan.remote_ctas) + "l" + std::to_string(plan.local_ctas);
 }
 
-// Times the tiles and CTA counts that weren't chosen; after each the time with 256-byte promotion in the local map.
+// Times the tiles, the promotion and the reads in flight that weren't chosen.
 void Tune(Context& context, const Rotation& rotation, double limit_s, const std::string& name) {
+  const kernels::GemmPlan chosen = context.dak.Plan(rotation[0]);
   std::printf("  tune %s batch %llu, limit %.1f us:", name.c_str(), static_cast<unsigned long long>(rotation[0].batch),
               limit_s * 1e6);
   for (const uint32_t boxes : {1u, 2u}) {
-    std::vector<kernels::GemmPlan> plans = {context.dak.Plan(rotation[0], boxes)};
-    if (const uint32_t all = 132 - plans[0].remote_ctas;
-        rotation[0].remote_bytes() == 0 && plans[0].local_ctas != all) {
-      plans.push_back(plans[0]);
-      plans[1].local_ctas = all;
-    }
-    for (const kernels::GemmPlan& plan : plans) {
-      const auto run = [&](const Operation& op) { context.dak.Launch(op, context.stream, plan); };
-      rotation.CheckNumbers("tune", run);
-      std::printf(" %s %.1f", Name(plan).c_str(), rotation.Time(limit_s, run) * 1e6);
-      context.dak.SetPromotion(CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
-      std::printf("|%.1f", rotation.Time(limit_s, run) * 1e6);
-      context.dak.SetPromotion(CU_TENSOR_MAP_L2_PROMOTION_NONE);
+    for (const bool promote : {false, true}) {
+      for (const uint32_t inflight : {6u, 12u, 32u}) {
+        const bool same_tile = boxes == chosen.row_boxes && promote == chosen.promote_local;
+        if (!same_tile && inflight != chosen.local_inflight_boxes) continue;
+        kernels::GemmPlan plan = context.dak.Plan(rotation[0], boxes);
+        plan.local_inflight_boxes = inflight;
+        plan.promote_local = promote;
+        const auto run = [&](const Operation& op) { context.dak.Launch(op, context.stream, plan); };
+        rotation.CheckNumbers("tune", run);
+        std::printf(" %ux%u%s %.1f", boxes, inflight, promote ? "p" : "", rotation.Time(limit_s, run) * 1e6);
+      }
     }
   }
   std::printf("\n");

@@ -87,7 +87,7 @@ std::string RunLink(Context& context, const Options& options) {
   return table.ToJson();
 }
 
-std::string RunMix(Context& context, const Options& /*options*/) {
+std::string RunMix(Context& context, const Options& options) {
   Table table("mix: local and remote rows at once, both sides equally long, " + context.device_name);
   const Ceilings& ceilings = context.ceilings;
   const uint64_t rows = std::min<uint64_t>(131'072, context.hbm_bytes / (kK * kElementBytes));
@@ -106,7 +106,7 @@ std::string RunMix(Context& context, const Options& /*options*/) {
   alone.n = alone.local_rows;
   const double alone_s = TimeGraph(
       context.stream, [&] { context.dak.Launch(alone, context.stream); }, 7);
-  const auto measure = [&](const char* name, uint64_t window, uint32_t remote_ctas) {
+  const auto measure = [&](const char* name, uint64_t window, uint32_t remote_ctas, uint32_t local_inflight) {
     DakGemm dak;
     dak.SetWindow(window);
     kernels::GemmPlan plan = dak.Plan(operation);
@@ -114,6 +114,7 @@ std::string RunMix(Context& context, const Options& /*options*/) {
       plan.local_ctas = plan.local_ctas + plan.remote_ctas - remote_ctas;
       plan.remote_ctas = remote_ctas;
     }
+    if (local_inflight > 0) plan.local_inflight_boxes = local_inflight;
     CheckNumbers(context, dak, operation, plan);
     const v1::LinkReport before = dak.report();
     const double seconds = TimeGraph(
@@ -122,6 +123,7 @@ std::string RunMix(Context& context, const Options& /*options*/) {
     table.Add(Table::Row()
                   .Text("window", name)
                   .Number("remote_ctas", plan.remote_ctas)
+                  .Number("local_kib", plan.local_inflight_boxes * kernels::kBoxBytes / 1024)
                   .Number("ms", seconds * 1e3)
                   .Number("hbm_gbps", operation.local_bytes() / seconds * 1e-9)
                   .Number("of_hbm_alone", alone_s / seconds)
@@ -130,21 +132,21 @@ std::string RunMix(Context& context, const Options& /*options*/) {
                   .Number("round_trip_us", reported.round_trip_us)
                   .Number("peak_kib", reported.peak_bytes / 1024.0));
   };
-  measure("64KiB", 64 * 1024, 0);
-  measure("128KiB", 128 * 1024, 0);
-  measure("184kB", 184'000, 0);
-  measure("256KiB", 256 * 1024, 6);
-  measure("256KiB", 256 * 1024, 0);
-  measure("320KiB", 320 * 1024, 0);
-  measure("512KiB", 512 * 1024, 0);
-  measure("512KiB", 512 * 1024, 8);
-  measure("1MiB", 1 << 20, 8);
-  measure("1MiB", 1 << 20, 16);
-  measure("2MiB", 2 << 20, 32);
-  measure("4MiB", 4 << 20, 32);
-  measure("none", kUnlimitedWindow, 8);
-  measure("none", kUnlimitedWindow, 32);
-  measure("none", kUnlimitedWindow, 64);
+  for (const uint32_t local_inflight : options.tune ? std::vector<uint32_t>{4, 5, 6, 8} : std::vector<uint32_t>{0}) {
+    for (const uint32_t remote_ctas : options.tune ? std::vector<uint32_t>{3, 4, 5} : std::vector<uint32_t>{0}) {
+      measure("128KiB", 128 * 1024, remote_ctas, local_inflight);
+      measure("184kB", 184'000, remote_ctas, local_inflight);
+      measure("256KiB", 256 * 1024, remote_ctas, local_inflight);
+    }
+  }
+  if (options.tune) return table.ToJson();
+  measure("512KiB", 512 * 1024, 0, 0);
+  measure("1MiB", 1 << 20, 16, 0);
+  measure("2MiB", 2 << 20, 32, 0);
+  measure("4MiB", 4 << 20, 32, 0);
+  measure("none", kUnlimitedWindow, 8, 0);
+  measure("none", kUnlimitedWindow, 16, 0);
+  measure("none", kUnlimitedWindow, 32, 0);
   return table.ToJson();
 }
 

@@ -91,8 +91,9 @@ void DakGemm::Launch(const Operation& operation, cudaStream_t stream, const std:
   DAK_CUDA(kernels::EncodeMatrix(&launch.x_map, operation.x, operation.f16, operation.batch, operation.k,
                                  launch.plan.batch_tile));
   if (operation.local_rows > 0) {
-    DAK_CUDA(kernels::EncodeMatrix(&launch.w_local_map, operation.w_local, operation.f16, operation.local_rows,
-                                   operation.k, kernels::kBoxRows, promotion_));
+    DAK_CUDA(kernels::EncodeMatrix(
+        &launch.w_local_map, operation.w_local, operation.f16, operation.local_rows, operation.k, kernels::kBoxRows,
+        launch.plan.promote_local ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_NONE));
   }
   if (operation.local_rows < operation.n) {
     DAK_CUDA(kernels::EncodeMatrix(&launch.w_remote_map, operation.w_remote, operation.f16,

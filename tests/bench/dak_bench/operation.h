@@ -52,7 +52,6 @@ class DakGemm {
   v1::LinkReport report() const { return *report_; }
   // False: launches don't overlap the ones before them.
   void SetOverlap(bool overlap) { overlap_ = overlap; }
-  void SetPromotion(CUtensorMapL2promotion promotion) { promotion_ = promotion; }
 
  private:
   kernels::DeviceTraits traits_;
@@ -61,7 +60,6 @@ class DakGemm {
   v1::LinkControl* control_ = nullptr;
   v1::LinkReport* report_ = nullptr;
   bool overlap_ = true;
-  CUtensorMapL2promotion promotion_ = CU_TENSOR_MAP_L2_PROMOTION_NONE;
 };
 
 // Rates of this device, measured before anything else.
