@@ -16,12 +16,11 @@ namespace dak::kernels {
 
 inline constexpr uint32_t kWarpThreads = 32;
 inline constexpr uint32_t kWarpgroupThreads = 128;
-// What a CTA of sm_90 can have alone on its SM, and beside another: of 228 KiB an SM, 1 KiB a CTA is the system's.
-inline constexpr uint32_t kSharedBytes = 227 * 1024;
-inline constexpr uint32_t kHalfSharedBytes = 113 * 1024;
+inline constexpr uint32_t kSharedBytes = 227 * 1024;  // what a CTA of sm_90 can have
 inline constexpr uint32_t kSwizzleAtomBytes = 1024;
-inline constexpr uint32_t kControlBytes = 2048;  // after the ring
-inline constexpr uint32_t kMaxStages = 24;
+inline constexpr uint32_t kControlBytes = 2048;  // after the rings
+inline constexpr uint32_t kMaxWStages = 24;
+inline constexpr uint32_t kMaxXStages = 8;
 
 struct DecodeParams {
   CUtensorMap x_map;
@@ -31,90 +30,121 @@ struct DecodeParams {
   uint64_t n;
   uint64_t local_rows;
   uint32_t batch;
-  uint32_t k_chunks;
   uint32_t k;
+  uint32_t k_chunks;
   uint32_t remote_ctas;
-  uint32_t remote_workers;  // remote CTAs that have work
-  uint32_t local_clusters;
+  uint32_t local_ctas;
+  uint32_t local_inflight_stages;
   const v1::LinkControl* control;
   v1::LinkReport* report;
   DecodeWorkspace workspace;
   float ns_per_clock;
 };
 
-// How a template instance lies in shared memory.
-template <int kBatchTile, int kRowBoxes, int kCluster, bool kF16Elements>
+// How a template instance lies in shared memory: a ring of W's stages, one of x's. They are apart since W comes from
+// far and x from L2: W needs many bytes in flight all the time, and with a large batch x has the larger stages.
+template <int kBatchTile, int kRowBoxes, bool kF16Elements>
 struct DecodeTraits {
   static constexpr int kN = kBatchTile;
   static constexpr int kBoxes = kRowBoxes;
-  static constexpr int kCtas = kCluster;
   static constexpr bool kF16 = kF16Elements;
-  static constexpr uint32_t kWStageBytes = kRowBoxes * kBoxBytes;
   static constexpr uint32_t kXStageBytes = kBatchTile * kChunkColumns * 2;
-  static constexpr uint32_t kXSliceRows = kBatchTile / kCluster;
-  static constexpr uint32_t kXSliceBytes = kXStageBytes / kCluster;
-  static constexpr uint32_t kStageBytes = kWStageBytes + kXStageBytes;
-  // Small tiles leave room for a CTA of the next launch, which fills its ring while this launch ends.
-  static constexpr int kCtasPerSm = kBatchTile <= 64 ? 2 : 1;
-  static constexpr uint32_t kCtaBytes = kCtasPerSm == 2 ? kHalfSharedBytes : kSharedBytes;
-  static constexpr uint32_t kFit = (kCtaBytes - kSwizzleAtomBytes - kControlBytes) / kStageBytes;
-  static constexpr uint32_t kStages = kFit < kMaxStages ? kFit : kMaxStages;
-  static constexpr uint32_t kLaunchBytes = kStages * kStageBytes + kSwizzleAtomBytes + kControlBytes;
+  static constexpr uint32_t kXStages = kBatchTile <= 64 ? 8 : kBatchTile == 128 ? 10 - 2 * kRowBoxes : 5;
+  static constexpr uint32_t kXRingBytes = kXStages * kXStageBytes;
+  static constexpr uint32_t kWStageBytes = kRowBoxes * kBoxBytes;
+  static constexpr uint32_t kRoom = kSharedBytes - kSwizzleAtomBytes - kControlBytes;
+  static constexpr uint32_t kWFit = (kRoom - kXRingBytes) / kWStageBytes;
+  static constexpr uint32_t kWStages = kWFit < kMaxWStages ? kWFit : kMaxWStages;
+  static constexpr uint32_t kWRingBytes = kWStages * kWStageBytes;
+  static constexpr uint32_t kLaunchBytes = kWRingBytes + kXRingBytes + kSwizzleAtomBytes + kControlBytes;
   static constexpr uint32_t kConsumerWarps = kRowBoxes * kWarpgroupThreads / kWarpThreads;
-  static constexpr uint32_t kThreads = (kConsumerWarps + 2) * kWarpThreads;  // and the producer's and the meter's
-  static_assert(kStages >= 4, "too few stages to hide a read");
-  static_assert(kStageBytes % kSwizzleAtomBytes == 0 && kXSliceBytes % kSwizzleAtomBytes == 0,
+  static constexpr uint32_t kThreads = (kConsumerWarps + 3) * kWarpThreads;  // and W's, x's and the meter's warp
+  static_assert(kWRingBytes >= 48 * 1024, "too little of W in flight to hide a read");
+  static_assert(kXStages >= 4 && kXStages <= kMaxXStages);
+  static_assert(kWStageBytes % kSwizzleAtomBytes == 0 && kXStageBytes % kSwizzleAtomBytes == 0,
                 "operands must lie on the swizzle's 1024-byte pattern");
-  static_assert(kN % 8 == 0 && kN <= kMaxBatch && kCluster <= 4 && kRowBoxes <= 2);
+  static_assert(kN % 8 == 0 && kN <= kMaxBatch && kRowBoxes <= 2);
 };
 
-// Behind the ring. What one thread writes and another polls is volatile.
+// Behind the rings. What one thread writes and another polls is volatile.
 struct DecodeShared {
-  uint64_t full[kMaxStages];
-  uint64_t empty[kMaxStages];
-  uint64_t issue_clock[kMaxStages];  // remote: when the stage's read was issued
-  uint32_t issue_bytes[kMaxStages];  // and its size
-  uint32_t last_arriver[2];          // one a consumer warpgroup
-  volatile uint32_t share_boxes;     // remote: reads that this CTA may have in flight
-  volatile float ns_per_clock;
-  volatile uint32_t stop_meter;
-  volatile uint32_t meter_stopped;
+  uint64_t w_full[kMaxWStages];
+  uint64_t w_empty[kMaxWStages];
+  uint64_t x_full[kMaxXStages];
+  uint64_t x_empty[kMaxXStages];
+  // A remote CTA's: written by W's producer...
+  uint2 issues[kMaxWStages];  // the clock's low word, and the bytes
+  volatile uint64_t issued_bytes;
+  volatile uint64_t returned_bytes;
+  volatile uint64_t round_trip_clocks;
+  volatile uint32_t round_trips;
+  volatile uint32_t most_inflight_bytes;
+  volatile uint32_t link_open;  // the launch before has nothing in flight any more
+  volatile uint32_t drained;
+  // ...and by the meter.
+  volatile uint32_t share_bytes;  // that this CTA may have in flight
 };
 static_assert(sizeof(DecodeShared) <= kControlBytes);
 
-// What a CTA works on: chunks [begin, begin + count) of its kind's part, k_chunks of them a tile.
+// A chunk of a part, and how many a CTA does from it on before it goes back to the start of its range.
+struct Cursor {
+  uint32_t tile;
+  uint32_t chunk;
+  uint64_t until_wrap;
+};
+
+// What a CTA works on: chunks [begin, end) of its kind's part, k_chunks of them a tile, a contiguous range. The chunks
+// of the last tile come first if another CTA finishes it: then that one needn't wait for them at its own end.
 struct WorkRange {
   bool remote;
-  uint32_t worker;  // this CTA's (local: its cluster's) number among the kind's
+  uint32_t worker;  // this CTA's number among its kind's
   uint32_t workers;
-  uint32_t tile_rows;    // of the whole cluster
-  uint32_t first_box;    // this CTA's first box in the tile, in rows
+  uint32_t tile_rows;
+  uint32_t k_chunks;
   uint64_t part_rows;    // rows of the part
   uint64_t part_offset;  // of the part in W
   uint64_t total;        // chunks of the part
   uint64_t begin;
-  uint64_t count;
+  uint64_t end;
 
+  __device__ uint64_t Count() const { return end - begin; }
   __device__ uint64_t BeginOf(uint32_t i) const { return total * i / workers; }
   __device__ uint32_t OwnerOf(uint64_t chunk) const {
     return static_cast<uint32_t>(((chunk + 1) * workers - 1) / total);
   }
+  __device__ Cursor At(uint64_t position) const {
+    return {static_cast<uint32_t>(position / k_chunks), static_cast<uint32_t>(position % k_chunks), end - position};
+  }
+  __device__ Cursor Start() const {
+    const uint64_t last_tile_begin = end / k_chunks * k_chunks;
+    return At(last_tile_begin == end || last_tile_begin < begin ? begin : last_tile_begin);
+  }
+  // By at most what is left of the tile and of the range.
+  __device__ void Advance(Cursor& at, uint32_t chunks = 1) const {
+    at.chunk += chunks;
+    at.until_wrap -= chunks;
+    if (at.until_wrap == 0) {
+      at = At(begin);
+    } else if (at.chunk == k_chunks) {
+      at.chunk = 0;
+      ++at.tile;
+    }
+  }
 };
 
 template <class Traits>
-__device__ inline WorkRange DivideWork(const DecodeParams& p, uint32_t rank) {
+__device__ inline WorkRange DivideWork(const DecodeParams& p) {
   WorkRange work;
   work.remote = blockIdx.x < p.remote_ctas;
-  const uint64_t remote_rows = p.n - p.local_rows;
-  work.worker = work.remote ? blockIdx.x : (blockIdx.x - p.remote_ctas) / Traits::kCtas;
-  work.workers = work.remote ? p.remote_workers : p.local_clusters;
-  work.tile_rows = work.remote ? kBoxRows : kBoxRows * Traits::kBoxes * Traits::kCtas;
-  work.first_box = work.remote ? 0 : rank * Traits::kBoxes * kBoxRows;
-  work.part_rows = work.remote ? remote_rows : p.local_rows;
+  work.worker = work.remote ? blockIdx.x : blockIdx.x - p.remote_ctas;
+  work.workers = work.remote ? p.remote_ctas : p.local_ctas;
+  work.tile_rows = work.remote ? kBoxRows : kBoxRows * Traits::kBoxes;
+  work.k_chunks = p.k_chunks;
+  work.part_rows = work.remote ? p.n - p.local_rows : p.local_rows;
   work.part_offset = work.remote ? p.local_rows : 0;
   work.total = (work.part_rows + work.tile_rows - 1) / work.tile_rows * p.k_chunks;
-  work.begin = work.worker < work.workers ? work.BeginOf(work.worker) : work.total;
-  work.count = work.worker < work.workers ? work.BeginOf(work.worker + 1) - work.begin : 0;
+  work.begin = work.BeginOf(work.worker);
+  work.end = work.BeginOf(work.worker + 1);
   return work;
 }
 

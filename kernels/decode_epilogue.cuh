@@ -1,8 +1,9 @@
 // The end of a tile in the decode kernel: a consumer warpgroup's sums become y, or a share of it.
 //
-// A warpgroup holds one box of rows, kN columns (the batch). If its CTA did all of the tile's chunks, it writes y. Else
-// it leaves its sums in the workspace, and the last CTA to arrive adds up all of them, always in the CTAs' order, so
-// that equal inputs give equal bits. No CTA ever waits for another: CTAs needn't run at the same time.
+// A warpgroup holds one box of rows, kN columns (the batch). The CTA that does a tile's last chunk finishes the tile:
+// it adds the shares of the CTAs before it, always in the same order, so that equal inputs give equal bits. Shares need
+// no flags: their places in the workspace hold kAbsent until they come and again after they were taken, and no sum ever
+// has those bits. A finisher waits only for CTAs with lower numbers, which have started before it.
 #ifndef DAK_KERNELS_DECODE_EPILOGUE_CUH_
 #define DAK_KERNELS_DECODE_EPILOGUE_CUH_
 
@@ -13,13 +14,15 @@
 
 namespace dak::kernels {
 
-// The chunks [first_chunk, end_chunk) of a tile that this CTA did, and the tile's place.
-struct Segment {
-  uint64_t tile;
-  uint32_t first_chunk;
-  uint32_t end_chunk;
-  uint32_t row;         // the warpgroup's first row in the part
-  uint32_t valid_rows;  // of its box, may be 0
+// A NaN that no product gives: those have other bits, and ShareOf makes sure.
+inline constexpr uint32_t kAbsent = 0xFFFF'FFFF;
+inline constexpr uint32_t kOtherNan = 0x7FFF'FFFF;
+
+// A warpgroup's box of a tile.
+struct Box {
+  uint32_t tile;
+  uint32_t row;         // its first row in the part
+  uint32_t valid_rows;  // may be 0
 };
 
 template <bool kF16>
@@ -28,98 +31,138 @@ __device__ inline uint16_t RoundToElement(float value) {
   return __bfloat16_as_ushort(__float2bfloat16_rn(value));
 }
 
-// y[batch, n]: one column of the sums is a run of y's row. Two lanes swap a value each, so that each can write two
-// neighbouring elements at once where that is aligned.
+// Writes a thread's sums to y [batch, n], four at a time: rows r and r + 8 of columns b and b + 1. A column of the sums
+// is a run of y's row. Two lanes swap a value each, so that each can write two neighbouring elements at once where that
+// is aligned.
 template <class Traits>
-__device__ inline void StoreTile(const DecodeParams& p, const WorkRange& work, const Segment& segment,
-                                 const float (&sums)[Traits::kN / 2], uint32_t thread) {
-  const uint32_t lane = thread % kWarpThreads;
-  const uint32_t row_in_box = thread / kWarpThreads * 16 + lane / 4;
-  const uint64_t column_of_y = work.part_offset + segment.row;
-  const bool paired = p.n % 2 == 0 && column_of_y % 2 == 0;
-  const bool odd = row_in_box % 2 != 0;
-  auto* y = static_cast<uint16_t*>(p.y);
+class TileWriter {
+ public:
+  __device__ TileWriter(const DecodeParams& p, const WorkRange& work, const Box& box, uint32_t thread)
+      : n_(p.n),
+        batch_(p.batch),
+        valid_rows_(box.valid_rows),
+        row_(thread / kWarpThreads * 16 + thread % kWarpThreads / 4),
+        first_batch_(thread % 4 * 2),
+        y_(static_cast<uint16_t*>(p.y) + work.part_offset + box.row),
+        paired_(p.n % 2 == 0 && (work.part_offset + box.row) % 2 == 0) {}
+
+  __device__ void Write(int j, const float (&sums)[4]) const {
 #pragma unroll
-  for (int i = 0; i < Traits::kN / 2; i += 2) {
-    const uint32_t row = row_in_box + (i & 2 ? 8 : 0);
-    const uint32_t batch = i / 4 * 8 + lane % 4 * 2;
-    if (paired) {
-      const float other = __shfl_xor_sync(~0u, odd ? sums[i] : sums[i + 1], 4);
-      const uint32_t low = RoundToElement<Traits::kF16>(odd ? other : sums[i]);
-      const uint32_t high = RoundToElement<Traits::kF16>(odd ? sums[i + 1] : other);
-      const uint32_t even_row = row - odd;
-      const uint32_t pair_batch = batch + odd;
-      uint16_t* target = y + pair_batch * p.n + column_of_y + even_row;
-      if (pair_batch < p.batch) {
-        if (even_row + 1 < segment.valid_rows) {
-          *reinterpret_cast<uint32_t*>(target) = low | high << 16;
-        } else if (even_row < segment.valid_rows) {
-          *target = static_cast<uint16_t>(low);
-        }
+    for (int i = 0; i < 4; i += 2) {
+      const uint32_t row = row_ + 4 * i;
+      const uint32_t batch = first_batch_ + 8 * j;
+      if (paired_) {
+        WritePair(row, batch, sums[i], sums[i + 1]);
+      } else if (row < valid_rows_) {
+        if (batch < batch_) y_[batch * n_ + row] = RoundToElement<Traits::kF16>(sums[i]);
+        if (batch + 1 < batch_) y_[(batch + 1) * n_ + row] = RoundToElement<Traits::kF16>(sums[i + 1]);
       }
-    } else if (row < segment.valid_rows) {
-      uint16_t* target = y + batch * p.n + column_of_y + row;
-      if (batch < p.batch) *target = RoundToElement<Traits::kF16>(sums[i]);
-      if (batch + 1 < p.batch) target[p.n] = RoundToElement<Traits::kF16>(sums[i + 1]);
     }
   }
-}
 
-// Where CTA `cta`'s sums lie: a CTA leaves at most two shares, of its first tile and of its last.
+ private:
+  __device__ void WritePair(uint32_t row, uint32_t batch, float first, float second) const {
+    const uint32_t odd = row % 2;
+    const float other = __shfl_xor_sync(~0u, odd ? first : second, 4);
+    const uint32_t low = RoundToElement<Traits::kF16>(odd ? other : first);
+    const uint32_t high = RoundToElement<Traits::kF16>(odd ? second : other);
+    row -= odd;
+    batch += odd;
+    if (batch >= batch_) return;
+    uint16_t* target = y_ + batch * n_ + row;
+    if (row + 1 < valid_rows_) {
+      *reinterpret_cast<uint32_t*>(target) = low | high << 16;
+    } else if (row < valid_rows_) {
+      *target = static_cast<uint16_t>(low);
+    }
+  }
+
+  uint64_t n_;
+  uint32_t batch_;
+  uint32_t valid_rows_;
+  uint32_t row_;
+  uint32_t first_batch_;
+  uint16_t* y_;
+  bool paired_;
+};
+
 template <class Traits>
-__device__ inline float4* PartialOf(const DecodeParams& p, uint32_t cta, bool of_first_tile, uint32_t group) {
-  const uint64_t slot = (uint64_t{cta} * 2 + (of_first_tile ? 0 : 1)) * 2 + group;
-  return reinterpret_cast<float4*>(p.workspace.partials) + slot * (kBoxRows * kMaxBatch / 4);
-}
-
-// Leaves this CTA's sums of a tile; the last of the tile's CTAs adds them up and writes y.
-template <class Traits>
-__device__ inline void ShareTile(const DecodeParams& p, const WorkRange& work, const Segment& segment,
-                                 const float (&sums)[Traits::kN / 2], uint32_t thread, uint32_t group, uint32_t rank,
-                                 DecodeShared& shared) {
-  const uint64_t tile_begin = segment.tile * p.k_chunks;
-  const uint32_t first = work.OwnerOf(tile_begin);
-  const uint32_t last = work.OwnerOf(tile_begin + p.k_chunks - 1);
-  const auto cta_of = [&](uint32_t worker) {
-    return work.remote ? worker : p.remote_ctas + worker * Traits::kCtas + rank;
-  };
-  const auto is_first_tile_of = [&](uint32_t worker) { return work.BeginOf(worker) / p.k_chunks == segment.tile; };
-
-  float4* mine = PartialOf<Traits>(p, cta_of(work.worker), is_first_tile_of(work.worker), group);
+__device__ inline void StoreTile(const DecodeParams& p, const WorkRange& work, const Box& box,
+                                 const float (&sums)[Traits::kN / 2], uint32_t thread) {
+  const TileWriter<Traits> writer(p, work, box, thread);
 #pragma unroll
   for (int j = 0; j < Traits::kN / 8; ++j) {
-    __stcg(mine + j * kWarpgroupThreads + thread,
-           make_float4(sums[4 * j], sums[4 * j + 1], sums[4 * j + 2], sums[4 * j + 3]));
+    writer.Write(j, {sums[4 * j], sums[4 * j + 1], sums[4 * j + 2], sums[4 * j + 3]});
   }
-  __threadfence();
-  ptx::NamedBarrier(1 + group, kWarpgroupThreads);
-  if (thread == 0) {
-    uint32_t* arrivals = p.workspace.arrivals + cta_of(first) * 2 + group;
-    const uint32_t before = atomicAdd(arrivals, 1);
-    const bool is_last = before == last - first;
-    if (is_last) *arrivals = 0;  // for the next launch
-    __threadfence();
-    shared.last_arriver[group] = is_last;
-  }
-  ptx::NamedBarrier(1 + group, kWarpgroupThreads);
-  if (shared.last_arriver[group] == 0) return;
-  __threadfence();
+}
 
-  float total[Traits::kN / 2];
+// Where a CTA leaves a warpgroup's share: it has at most one, of the tile that its range ends in.
+__device__ inline uint4* ShareOf(const DecodeParams& p, const WorkRange& work, uint32_t worker, uint32_t group) {
+  const uint64_t cta = worker + (work.remote ? 0 : p.remote_ctas);
+  return reinterpret_cast<uint4*>(p.workspace.shares) + (cta * 2 + group) * (kBoxRows * kMaxBatch / 4);
+}
+
+template <class Traits>
+__device__ inline void LeaveShare(const DecodeParams& p, const WorkRange& work, const float (&sums)[Traits::kN / 2],
+                                  uint32_t thread, uint32_t group) {
+  uint4* share = ShareOf(p, work, work.worker, group) + thread;
 #pragma unroll
-  for (int i = 0; i < Traits::kN / 2; ++i) total[i] = 0;
-  for (uint32_t worker = first; worker <= last; ++worker) {
-    const float4* part = PartialOf<Traits>(p, cta_of(worker), is_first_tile_of(worker), group);
+  for (int j = 0; j < Traits::kN / 8; ++j) {
+    uint32_t bits[4];
 #pragma unroll
-    for (int j = 0; j < Traits::kN / 8; ++j) {
-      const float4 value = __ldcg(part + j * kWarpgroupThreads + thread);
-      total[4 * j] += value.x;
-      total[4 * j + 1] += value.y;
-      total[4 * j + 2] += value.z;
-      total[4 * j + 3] += value.w;
+    for (int i = 0; i < 4; ++i) {
+      bits[i] = __float_as_uint(sums[4 * j + i]);
+      if (bits[i] == kAbsent) bits[i] = kOtherNan;
+    }
+    ptx::StoreRelaxedGpu(share + j * kWarpgroupThreads, make_uint4(bits[0], bits[1], bits[2], bits[3]));
+  }
+}
+
+// Takes kCount of a share's quads, when they are there, and adds them to `total`.
+template <int kCount>
+__device__ inline void TakeQuads(uint4* quads, float (&total)[kCount][4]) {
+  uint4 values[kCount];
+  bool absent = true;
+  while (absent) {
+    absent = false;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) values[i] = ptx::LoadRelaxedGpu(quads + i * kWarpgroupThreads);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      absent |= values[i].x == kAbsent || values[i].y == kAbsent || values[i].z == kAbsent || values[i].w == kAbsent;
     }
   }
-  StoreTile<Traits>(p, work, segment, total, thread);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    total[i][0] += __uint_as_float(values[i].x);
+    total[i][1] += __uint_as_float(values[i].y);
+    total[i][2] += __uint_as_float(values[i].z);
+    total[i][3] += __uint_as_float(values[i].w);
+    ptx::StoreRelaxedGpu(quads + i * kWarpgroupThreads, make_uint4(kAbsent, kAbsent, kAbsent, kAbsent));
+  }
+}
+
+// Adds the shares that CTAs before this one have of the tile, and writes y. A few columns at a time, since the sums
+// take most registers.
+template <class Traits>
+__device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, const Box& box,
+                                  const float (&sums)[Traits::kN / 2], uint32_t thread, uint32_t group) {
+  constexpr int kQuads = Traits::kN / 8;
+  constexpr int kMost = Traits::kN < 256 || Traits::kBoxes == 1 ? 16 : 4;
+  constexpr int kAtOnce = kQuads < kMost ? kQuads : kMost;
+  const uint32_t first = work.OwnerOf(uint64_t{box.tile} * work.k_chunks);
+  const TileWriter<Traits> writer(p, work, box, thread);
+#pragma unroll
+  for (int j = 0; j < kQuads; j += kAtOnce) {
+    float total[kAtOnce][4];
+#pragma unroll
+    for (int i = 0; i < 4 * kAtOnce; ++i) total[i / 4][i % 4] = sums[4 * j + i];
+    for (uint32_t worker = first; worker < work.worker; ++worker) {
+      TakeQuads<kAtOnce>(ShareOf(p, work, worker, group) + thread + j * kWarpgroupThreads, total);
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) writer.Write(j + i, total[i]);
+  }
 }
 
 }  // namespace dak::kernels

@@ -16,7 +16,7 @@
 
 namespace dak::kernels {
 
-// In device memory, zeroed once; cumulative over the runner's launches, but for the two words in use during one.
+// In device memory, zeroed once; the first six are cumulative over the runner's launches.
 struct LinkCounters {
   uint64_t bytes;
   uint64_t round_trip_ns;
@@ -24,19 +24,20 @@ struct LinkCounters {
   uint64_t inflight_bytes;
   uint64_t inflight_peak_bytes;
   uint64_t passes;
-  uint64_t finished_mask;  // remote CTAs of the running launch that are done
+  uint64_t link_state;       // of the last launch with a remote part: decode_remote.cuh
+  uint64_t arrived_workers;  // its remote CTAs that have seen the launch before it done
 };
 
-// Scratch memory in HBM, zeroed once; launches leave its counters zero.
+// Scratch memory in HBM. Launches leave it as they found it.
 struct DecodeWorkspace {
   LinkCounters* link = nullptr;
-  uint32_t* arrivals = nullptr;  // DecodeArrivals(ctas) words
-  float* partials = nullptr;     // DecodePartials(ctas) words
+  float* shares = nullptr;  // DecodeShares(ctas) words, whose bytes are all kAbsentByte at first
 };
 
-// Sizes for launches of up to `ctas` CTAs.
-constexpr size_t DecodeArrivals(uint32_t ctas) { return size_t{ctas} * 2; }
-constexpr size_t DecodePartials(uint32_t ctas) { return size_t{ctas} * 2 * 2 * kBoxRows * kMaxBatch; }
+inline constexpr int kAbsentByte = 0xFF;
+
+// For launches of up to `ctas` CTAs: 64 rows and the largest batch for each of two warpgroups a CTA.
+constexpr size_t DecodeShares(uint32_t ctas) { return size_t{ctas} * 2 * kBoxRows * kMaxBatch; }
 
 struct DecodeLaunch {
   uint32_t batch = 0;
@@ -44,7 +45,7 @@ struct DecodeLaunch {
   uint64_t k = 0;
   uint64_t local_rows = 0;
   bool f16 = false;           // else bf16
-  CUtensorMap x_map{};        // [batch, k], box batch_tile / cluster x 64
+  CUtensorMap x_map{};        // [batch, k], box batch_tile x 64
   CUtensorMap w_local_map{};  // ignored if the part is empty
   CUtensorMap w_remote_map{};
   void* y = nullptr;
@@ -58,8 +59,8 @@ struct DecodeLaunch {
   bool overlap_previous = true;
 };
 
-// Sets the kernels' attributes on the current device and counts the CTAs that clusters can have running. Call once.
-cudaError_t PrepareDecodeGemm(DeviceTraits* traits);
+// Sets the kernels' attributes on the current device. Call once.
+cudaError_t PrepareDecodeGemm();
 
 cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream);
 

@@ -7,25 +7,27 @@ namespace dak::kernels {
 namespace {
 
 constexpr double kElementBytes = 2;
-// One remote CTA's share of the window: enough boxes that the next is on its way while one is used.
-constexpr double kRemoteCtaInflightBytes = 3.0 * kBoxBytes;
+// One remote CTA's share of the window.
+// NOTE: one CTA's producer gets through about 18 GB/s, and many slow each other down: on an H100, 256 KiB in flight in
+// all, 2 CTAs read 36 GB/s, 4 read 51, 8 read 48 and 16 read 37; beside a stream of HBM 4 are the best too.
+constexpr double kRemoteCtaInflightBytes = 8.0 * kBoxBytes;
 // Under this a CTA costs more than it brings: its start and its share of the sum at a tile's end.
 constexpr uint64_t kLeastChunksPerCta = 4;
+// What HBM needs, and what it needs where nothing else waits behind it.
+// NOTE: with 208 KB an SM in flight to HBM a read of host memory takes 1.5 times as long as with 48 KB.
+constexpr uint32_t kLocalInflightBoxesMixed = 6;
+constexpr uint32_t kLocalInflightBoxes = 12;
 // Few CTAs less don't slow a stream of HBM.
 constexpr double kLeastEvenShare = 0.94;
 
-uint32_t RoundUp(uint64_t value, uint32_t multiple) {
-  return static_cast<uint32_t>(DivideUp(value, multiple) * multiple);
-}
-
-uint32_t RoundDown(uint64_t value, uint32_t multiple) { return static_cast<uint32_t>(value / multiple * multiple); }
-
-// The tile's height decides how often x is read from L2 (once per tile), its width is the batch.
-void ChooseTile(uint32_t batch, GemmPlan& plan) {
+// A tile of two boxes halves the reads of x, and its barriers; one of one box has smaller shares to add up where CTAs
+// share tiles. So two where x is nothing, or where every CTA has tiles of its own and x is much.
+void ChooseTile(uint32_t batch, uint64_t local_rows, const DeviceTraits& device, GemmPlan& plan) {
   plan.batch_tile = 8;
   while (plan.batch_tile < batch) plan.batch_tile *= 2;
-  plan.row_boxes = plan.batch_tile <= 16 ? 1 : 2;
-  plan.cluster = plan.batch_tile <= 64 ? 1 : 2;
+  const bool many_tiles = local_rows >= uint64_t{2} * kBoxRows * device.multiprocessors;
+  plan.promote_local = plan.batch_tile <= 64 || (plan.batch_tile == 128 && many_tiles);
+  plan.row_boxes = plan.batch_tile <= 16 || (plan.batch_tile >= 128 && many_tiles) ? 2 : 1;
 }
 
 uint32_t CountRemoteCtas(uint64_t remote_bytes, uint64_t local_bytes, const DeviceTraits& device,
@@ -44,31 +46,33 @@ uint32_t CountRemoteCtas(uint64_t remote_bytes, uint64_t local_bytes, const Devi
 GemmPlan PlanGemm(uint32_t batch, uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& device,
                   const LinkTraits& link) {
   GemmPlan plan;
-  ChooseTile(batch, plan);
+  ChooseTile(batch, local_rows, device, plan);
+  PlanCtas(n, k, local_rows, device, link, plan);
+  return plan;
+}
+
+void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& device, const LinkTraits& link,
+              GemmPlan& plan) {
+  plan.remote_ctas = 0;
+  plan.local_ctas = 0;
+  plan.local_inflight_boxes = local_rows < n ? kLocalInflightBoxesMixed : kLocalInflightBoxes;
   const uint64_t remote_rows = n - local_rows;
-  uint32_t ctas = device.multiprocessors;
-  if (plan.cluster == 2) ctas = std::min(ctas, device.cluster2_ctas);
-  if (plan.cluster == 4) ctas = std::min(ctas, device.cluster4_ctas);
-  const uint64_t remote_chunks = RemoteChunks(remote_rows, k);
   if (remote_rows > 0) {
     const auto row_bytes = static_cast<uint64_t>(kElementBytes) * k;
     uint64_t wanted = CountRemoteCtas(remote_rows * row_bytes, local_rows * row_bytes, device, link);
-    wanted = std::min<uint64_t>(wanted, std::min(kMaxRemoteCtas, std::max(1u, ctas / 2)));
-    wanted = std::max<uint64_t>(1, std::min(wanted, remote_chunks / kLeastChunksPerCta));
-    plan.remote_ctas = RoundUp(wanted, plan.cluster);
+    wanted = std::min<uint64_t>(wanted, std::min(kMaxRemoteCtas, std::max(1u, device.multiprocessors / 2)));
+    wanted = std::min(wanted, RemoteChunks(remote_rows, k) / kLeastChunksPerCta);
+    plan.remote_ctas = static_cast<uint32_t>(std::max<uint64_t>(1, wanted));
   }
   if (local_rows > 0) {
     const uint64_t chunks = LocalChunks(local_rows, k, plan);
-    const uint64_t clusters = std::max<uint64_t>(1, chunks / kLeastChunksPerCta);
-    const uint32_t room = ctas > plan.remote_ctas ? ctas - plan.remote_ctas : 0;
-    const uint32_t free_ctas = std::max(plan.cluster, RoundDown(room, plan.cluster));
-    plan.local_ctas = static_cast<uint32_t>(std::min<uint64_t>(free_ctas, clusters * plan.cluster));
+    const uint32_t room = std::max(plan.remote_ctas + 1, device.multiprocessors) - plan.remote_ctas;
+    const uint64_t ctas = std::min<uint64_t>(room, std::max<uint64_t>(1, chunks / kLeastChunksPerCta));
     // Where the same number of CTAs for every tile uses nearly all of them, fewer shares have to be added up.
-    const uint64_t tiles = DivideUp(local_rows, uint64_t{plan.cluster} * plan.row_boxes * kBoxRows);
-    const uint64_t even = plan.local_ctas / plan.cluster / tiles * tiles * plan.cluster;
-    if (static_cast<double>(even) >= kLeastEvenShare * plan.local_ctas) plan.local_ctas = static_cast<uint32_t>(even);
+    const uint64_t tiles = DivideUp(local_rows, uint64_t{plan.row_boxes} * kBoxRows);
+    const uint64_t even = ctas / tiles * tiles;
+    plan.local_ctas = static_cast<uint32_t>(static_cast<double>(even) >= kLeastEvenShare * ctas ? even : ctas);
   }
-  return plan;
 }
 
 }  // namespace dak::kernels

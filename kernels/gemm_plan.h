@@ -20,39 +20,44 @@ inline constexpr uint32_t kBoxRows = 64;       // of one TMA box, and of one mat
 inline constexpr uint32_t kChunkColumns = 64;  // 128 bytes of 16-bit elements: the swizzle's width
 inline constexpr uint32_t kBoxBytes = kBoxRows * kChunkColumns * 2;
 inline constexpr uint32_t kMaxBatch = 256;
-inline constexpr uint32_t kMaxRemoteCtas = 64;  // one bit each in a 64-bit word
+inline constexpr uint32_t kMaxRemoteCtas = 32;  // one bit each in half a word
 
 struct DeviceTraits {
   uint32_t multiprocessors = 132;
   double hbm_bytes_per_s = 2.99e12;
-  // CTAs that run at once in clusters of 2 and of 4; fewer than the SMs where a GPC's SMs don't divide.
-  uint32_t cluster2_ctas = 132;
-  uint32_t cluster4_ctas = 128;
 };
 
 struct LinkTraits {
   double bytes_per_s = 51.1e9;
   double round_trip_s = 1.8e-6;   // unloaded
-  double window_bytes = 184'000;  // expected; the kernel obeys the real one
+  double window_bytes = 262'144;  // expected; the kernel obeys the real one
 };
 
 struct GemmPlan {
   uint32_t batch_tile = 0;   // columns of the matrix instruction: 8, 16, 32, 64, 128 or 256
   uint32_t row_boxes = 0;    // boxes of 64 rows in a local CTA's tile, a consumer warpgroup each: 1 or 2
-  uint32_t cluster = 0;      // CTAs that share x by multicast: 1, 2 or 4
-  uint32_t remote_ctas = 0;  // a multiple of `cluster`
-  uint32_t local_ctas = 0;   // likewise
+  uint32_t remote_ctas = 0;  // at most RemoteChunks and kMaxRemoteCtas
+  uint32_t local_ctas = 0;   // at most LocalChunks
+  // Boxes that a local CTA has in flight. More than HBM needs makes everything else wait behind them: reads of x, of
+  // other CTAs' shares, and of the link.
+  uint32_t local_inflight_boxes = 0;
+  // Whether L2 should fetch 256 bytes where HBM is asked for 128: a few per cent where W is nearly all that L2 moves.
+  bool promote_local = false;
 };
 
 // `batch` 1 to kMaxBatch, `n`, `k` at least 1, `local_rows` at most n.
 GemmPlan PlanGemm(uint32_t batch, uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& device,
                   const LinkTraits& link);
 
+// The CTAs of both kinds for a tile that is chosen already: what PlanGemm does after it has chosen one.
+void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& device, const LinkTraits& link,
+              GemmPlan& plan);
+
 constexpr uint64_t DivideUp(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
 
-// Chunks of the local part in one unit of its division among clusters: tiles of cluster x row_boxes boxes.
+// Chunks of the local part, whose tiles are row_boxes boxes high.
 constexpr uint64_t LocalChunks(uint64_t local_rows, uint64_t k, const GemmPlan& plan) {
-  return DivideUp(local_rows, uint64_t{plan.cluster} * plan.row_boxes * kBoxRows) * DivideUp(k, kChunkColumns);
+  return DivideUp(local_rows, uint64_t{plan.row_boxes} * kBoxRows) * DivideUp(k, kChunkColumns);
 }
 
 // Chunks of the remote part, whose tiles are one box high so that a window is cut in small pieces.

@@ -1,5 +1,6 @@
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <memory>
@@ -29,13 +30,13 @@ struct CudaFree {
 template <class T>
 using DeviceArray = std::unique_ptr<T, CudaFree>;
 
-// `count` zeroed elements of device memory.
+// `count` elements of device memory, every byte `byte`.
 template <class T>
-absl::StatusOr<DeviceArray<T>> AllocateZeroed(size_t count) {
+absl::StatusOr<DeviceArray<T>> Allocate(size_t count, int byte) {
   void* memory = nullptr;
   DAK_RETURN_IF_ERROR(FromCuda(cudaMalloc(&memory, count * sizeof(T)), "cudaMalloc"));
   DeviceArray<T> array(static_cast<T*>(memory));
-  DAK_RETURN_IF_ERROR(FromCuda(cudaMemset(memory, 0, count * sizeof(T)), "cudaMemset"));
+  DAK_RETURN_IF_ERROR(FromCuda(cudaMemset(memory, byte, count * sizeof(T)), "cudaMemset"));
   return array;
 }
 
@@ -119,14 +120,21 @@ class CudaGemmRunner final : public GemmRunner {
     launch.f16 = shape.element == ElementType::kF16;
     launch.plan = PlanGemm(shape.batch, shape.n, shape.k, shape.local_rows, traits_, LinkTraits{});
     DAK_ASSIGN_OR_RETURN(launch.x_map, x_maps_.Get(reinterpret_cast<const void*>(operands.x), launch.f16, shape.batch,
-                                                   shape.k, launch.plan.batch_tile / launch.plan.cluster));
+                                                   shape.k, launch.plan.batch_tile));
     static_assert(sizeof(CUtensorMap) == sizeof(TensorMap));
     if (operands.w_local_map != nullptr) std::memcpy(&launch.w_local_map, operands.w_local_map, sizeof(TensorMap));
     if (operands.w_remote_map != nullptr) std::memcpy(&launch.w_remote_map, operands.w_remote_map, sizeof(TensorMap));
+    // A map made for any batch doesn't promote. Encoding takes under a microsecond of CPU time.
+    if (launch.plan.promote_local && shape.local_rows > 0 && operands.w_local != 0) {
+      DAK_RETURN_IF_ERROR(
+          FromCuda(EncodeMatrix(&launch.w_local_map, reinterpret_cast<const void*>(operands.w_local), launch.f16,
+                                shape.local_rows, shape.k, kBoxRows, CU_TENSOR_MAP_L2_PROMOTION_L2_256B),
+                   "cuTensorMapEncodeTiled"));
+    }
     launch.y = reinterpret_cast<void*>(operands.y);
     launch.control = link.control;
     launch.report = link.report;
-    launch.workspace = {link_.get(), arrivals_.get(), partials_.get()};
+    launch.workspace = {link_.get(), shares_.get()};
     launch.ns_per_clock = ns_per_clock_;
     launch.overlap_previous = MayOverlap(shape, operands);
     return FromCuda(LaunchDecodeGemm(launch, static_cast<cudaStream_t>(stream)), "launching the decode GEMM");
@@ -154,12 +162,11 @@ class CudaGemmRunner final : public GemmRunner {
     DAK_RETURN_IF_ERROR(query(&clock_khz, cudaDevAttrClockRate));
     traits_.multiprocessors = static_cast<uint32_t>(multiprocessors);
     ns_per_clock_ = 1e6f / static_cast<float>(clock_khz);
-    DAK_RETURN_IF_ERROR(FromCuda(PrepareDecodeGemm(&traits_), "preparing the decode GEMM"));
-    // Rounding remote CTAs up to a cluster can't take the sum above this.
-    const uint32_t ctas = traits_.multiprocessors + 4;
-    DAK_ASSIGN_OR_RETURN(link_, AllocateZeroed<LinkCounters>(1));
-    DAK_ASSIGN_OR_RETURN(arrivals_, AllocateZeroed<uint32_t>(DecodeArrivals(ctas)));
-    DAK_ASSIGN_OR_RETURN(partials_, AllocateZeroed<float>(DecodePartials(ctas)));
+    DAK_RETURN_IF_ERROR(FromCuda(PrepareDecodeGemm(), "preparing the decode GEMM"));
+    // One of each kind is the least, whatever the device.
+    const uint32_t ctas = std::max(2u, traits_.multiprocessors);
+    DAK_ASSIGN_OR_RETURN(link_, Allocate<LinkCounters>(1, 0));
+    DAK_ASSIGN_OR_RETURN(shares_, Allocate<float>(DecodeShares(ctas), kAbsentByte));
     return FromCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
 
@@ -167,10 +174,14 @@ class CudaGemmRunner final : public GemmRunner {
   bool MayOverlap(const GemmShape& shape, const GemmOperands& operands) {
     const uint64_t element_bytes = ElementBytes(shape.element);
     const uint64_t row_bytes = shape.k * element_bytes;
-    const AddressRange local{operands.w_local, operands.w_local + shape.local_rows * row_bytes};
-    const bool may = operands.w_local != 0 && !local.Overlaps(last_y_);
+    const auto is_safe = [&](uint64_t address, uint64_t rows) {
+      const AddressRange part{address, address + rows * row_bytes};
+      return rows == 0 || (address != 0 && !part.Overlaps(last_y_));
+    };
+    const bool may =
+        is_safe(operands.w_local, shape.local_rows) && is_safe(operands.w_remote, shape.n - shape.local_rows);
     last_y_ = {operands.y, operands.y + shape.batch * shape.n * element_bytes};
-    return may || shape.local_rows == 0;
+    return may;
   }
 
   const int ordinal_;
@@ -179,8 +190,7 @@ class CudaGemmRunner final : public GemmRunner {
   XMaps x_maps_;
   AddressRange last_y_;
   DeviceArray<LinkCounters> link_;
-  DeviceArray<uint32_t> arrivals_;
-  DeviceArray<float> partials_;
+  DeviceArray<float> shares_;
 };
 
 }  // namespace

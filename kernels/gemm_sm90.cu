@@ -1,4 +1,6 @@
 // The decode GEMM for sm_90a. docs/kernels.md explains its phases, traffic and bounds.
+#include <type_traits>
+
 #include "kernels/decode_common.cuh"
 #include "kernels/decode_epilogue.cuh"
 #include "kernels/decode_remote.cuh"
@@ -8,129 +10,138 @@
 namespace dak::kernels {
 namespace {
 
-// ---- Producer: one thread that keeps the ring of stages full -------------------------------------------------------
+// ---- Producers: one thread each that keeps a ring full --------------------------------------------------------------
 
+// W's tiles. W doesn't depend on the launch before, so a ring is filled while that one ends.
 template <class Traits>
-class Producer {
+class WProducer {
  public:
-  __device__ Producer(const DecodeParams& p, const WorkRange& work, uint8_t* ring, DecodeShared& shared, uint32_t rank)
-      : p_(p), work_(work), ring_(ring), shared_(shared), rank_(rank), gate_(p, shared) {
-    w_policy_ = ptx::EvictFirstPolicy();
-    x_policy_ = ptx::EvictLastPolicy();
+  __device__ WProducer(const DecodeParams& p, const WorkRange& work, uint8_t* ring, DecodeShared& shared)
+      : p_(p), work_(work), ring_(ring), shared_(shared), policy_(ptx::EvictFirstPolicy()), at_(work.Start()) {}
+
+  __device__ void RunLocal() {
+    ptx::PrefetchTensorMap(&p_.w_local_map);
+    const uint64_t count = work_.Count();
+    uint64_t i = 0;
+    for (; i < count && i < Traits::kWStages; ++i) LoadLocal(i);
+    ptx::WaitForPreviousGrid();
+    // CTAs of the next launch may now start where CTAs of this one end. Not before the wait, so that at most two
+    // launches are under way.
+    ptx::ReleaseNextGrid();
+    for (; i < count; ++i) {
+      WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
+      LoadLocal(i);
+    }
+    if (blockIdx.x > 0) return;
+    atomicAdd(Word(&p_.workspace.link->passes), 1ull);  // no remote part: only the count of operations
+    if (p_.report != nullptr) Publish(p_);
   }
 
-  __device__ void Run() {
-    // W doesn't depend on the launch before, x does: local W is on its way while that one ends. Remote W isn't, since
-    // that launch's own reads still fill the window.
-    const uint64_t early = work_.remote ? 0 : (work_.count < Traits::kStages ? work_.count : Traits::kStages);
-    const Cursor start{work_.begin / p_.k_chunks, static_cast<uint32_t>(work_.begin % p_.k_chunks)};
-    Cursor at = start;
-    for (uint32_t i = 0; i < early; ++i, at.Advance(p_.k_chunks)) LoadW(at, i);
+  __device__ void RunRemote() {
+    ptx::PrefetchTensorMap(&p_.w_remote_map);
+    OpenLink(p_, work_, shared_);
+    RemoteGate<Traits> gate(shared_);
+    uint64_t i = 0;
+    for (; i < work_.Count() && i < Traits::kWStages; ++i) LoadRemote(gate);
     ptx::WaitForPreviousGrid();
-    // The next launch may start when every CTA has said so: a remote one at once, since it uses little of its SM, a
-    // local one when its last read is issued. Not before the wait, so that at most two launches are under way.
-    if (work_.remote) ptx::ReleaseNextGrid();
-    at = start;
-    for (uint32_t i = 0; i < early; ++i, at.Advance(p_.k_chunks)) LoadX(at, i);
-    RingPlace place{early == Traits::kStages ? 0 : static_cast<uint32_t>(early), early == Traits::kStages ? 1u : 0u};
-    for (uint64_t i = early; i < work_.count; ++i, at.Advance(p_.k_chunks)) {
-      WaitFor(&shared_.empty[place.stage], place.phase ^ 1);
-      if (work_.remote) gate_.WaitForRoom();
-      LoadW(at, place.stage);
-      LoadX(at, place.stage);
-      place.Advance(Traits::kStages);
-    }
     ptx::ReleaseNextGrid();
-    Finish();
+    for (; i < work_.Count(); ++i) {
+      WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
+      LoadRemote(gate);
+    }
+    gate.Drain();
+    shared_.drained = 1;
   }
 
  private:
-  struct Cursor {
-    uint64_t tile;
-    uint32_t chunk;
-    __device__ void Advance(uint32_t k_chunks) {
-      if (++chunk == k_chunks) {
-        chunk = 0;
-        ++tile;
-      }
+  // The i-th stage, once few enough are in flight.
+  __device__ void LoadLocal(uint64_t i) {
+    if (i >= (p_.local_inflight_stages < Traits::kWStages ? p_.local_inflight_stages : Traits::kWStages)) {
+      WaitFor(&shared_.w_full[oldest_.stage], oldest_.phase);
+      oldest_.Advance(Traits::kWStages);
     }
-  };
-
-  __device__ void LoadW(const Cursor& at, uint32_t stage) {
-    const uint64_t first_row = at.tile * work_.tile_rows + work_.first_box;
-    const uint64_t left = first_row < work_.part_rows ? work_.part_rows - first_row : 0;
-    const auto boxes = static_cast<uint32_t>((left + kBoxRows - 1) / kBoxRows);
-    const uint32_t most = work_.remote ? 1 : Traits::kBoxes;
-    const uint32_t wanted = boxes < most ? boxes : most;
-    if (work_.remote) {
-      const uint32_t rows = left < kBoxRows ? static_cast<uint32_t>(left) : kBoxRows;
-      const uint32_t columns_left = p_.k - at.chunk * kChunkColumns;
-      gate_.OnIssue(stage, rows * (columns_left < kChunkColumns ? columns_left : kChunkColumns) * 2);
-    }
-    cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared,
-                                         &shared_.full[stage], wanted * kBoxBytes + Traits::kXStageBytes);
-    const CUtensorMap* map = work_.remote ? &p_.w_remote_map : &p_.w_local_map;
-    for (uint32_t box = 0; box < wanted; ++box) {
-      ptx::TmaLoad(ring_ + stage * Traits::kStageBytes + box * kBoxBytes, map, at.chunk * kChunkColumns,
-                   static_cast<int32_t>(first_row + box * kBoxRows), &shared_.full[stage], w_policy_);
-    }
+    // A box past the part's end isn't loaded.
+    const bool is_last = Traits::kBoxes > 1 && (at_.tile * Traits::kBoxes + 1) * kBoxRows >= work_.part_rows;
+    LoadBoxes(&p_.w_local_map, is_last ? 1 : Traits::kBoxes);
   }
 
-  __device__ void LoadX(const Cursor& at, uint32_t stage) {
-    uint8_t* target = ring_ + stage * Traits::kStageBytes + Traits::kWStageBytes;
-    const int32_t column = at.chunk * kChunkColumns;
-    if (Traits::kCtas == 1 || work_.remote) {
-      for (uint32_t slice = 0; slice < Traits::kCtas; ++slice) {
-        ptx::TmaLoad(target + slice * Traits::kXSliceBytes, &p_.x_map, column, slice * Traits::kXSliceRows,
-                     &shared_.full[stage], x_policy_);
-      }
-    } else {
-      ptx::TmaLoadMulticast(target + rank_ * Traits::kXSliceBytes, &p_.x_map, column, rank_ * Traits::kXSliceRows,
-                            &shared_.full[stage], (1u << Traits::kCtas) - 1, x_policy_);
-    }
+  __device__ void LoadRemote(RemoteGate<Traits>& gate) {
+    const uint32_t left = static_cast<uint32_t>(work_.part_rows) - at_.tile * kBoxRows;
+    const uint32_t rows = left < kBoxRows ? left : kBoxRows;
+    const uint32_t columns_left = p_.k - at_.chunk * kChunkColumns;
+    const uint32_t bytes = rows * (columns_left < kChunkColumns ? columns_left : kChunkColumns) * 2;
+    gate.WaitForRoom(bytes);
+    gate.OnIssue(place_.stage, bytes);
+    LoadBoxes(&p_.w_remote_map, 1);
   }
 
-  __device__ void Finish() {
-    if (work_.remote) {
-      if (work_.worker >= work_.workers) return;
-      gate_.Drain();
-      FinishRemote(p_, work_, shared_);
-    } else if (blockIdx.x == 0) {  // no remote part: only the count of operations
-      ptx::AddRelaxedGpu(&p_.workspace.link->passes, 1);
-      __threadfence();
-      if (p_.report != nullptr) Publish(p_);
+  // Starts the reads of one stage, and goes on.
+  __device__ void LoadBoxes(const CUtensorMap* map, uint32_t boxes) {
+    uint64_t* full = &shared_.w_full[place_.stage];
+    cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
+                                         boxes * kBoxBytes);
+    const auto first_row = static_cast<int32_t>(at_.tile * work_.tile_rows);
+    for (uint32_t box = 0; box < boxes; ++box) {
+      ptx::TmaLoad(ring_ + place_.stage * Traits::kWStageBytes + box * kBoxBytes, map, at_.chunk * kChunkColumns,
+                   first_row + static_cast<int32_t>(box * kBoxRows), full, policy_);
     }
+    work_.Advance(at_);
+    place_.Advance(Traits::kWStages);
   }
 
   const DecodeParams& p_;
   const WorkRange& work_;
   uint8_t* ring_;
   DecodeShared& shared_;
-  uint32_t rank_;
-  RemoteGate<Traits> gate_;
-  uint64_t w_policy_;
-  uint64_t x_policy_;
+  uint64_t policy_;
+  Cursor at_;
+  RingPlace place_;
+  RingPlace oldest_;  // in flight
 };
 
-// ---- Consumer: a warpgroup that multiplies one box of rows ---------------------------------------------------------
-
+// x's chunks, in W's order.
 template <class Traits>
-__device__ inline void ReleaseStage(uint64_t* empty, bool remote, uint32_t lane) {
-  if (Traits::kCtas == 1 || remote) {
-    if (lane == 0) cuda::ptx::mbarrier_arrive(empty);
-  } else if (lane < Traits::kCtas) {
-    ptx::ArriveInCluster(empty, lane);
+__device__ inline void ProduceX(const DecodeParams& p, const WorkRange& work, uint8_t* ring, DecodeShared& shared) {
+  const uint64_t policy = ptx::EvictLastPolicy();
+  ptx::PrefetchTensorMap(&p.x_map);
+  ptx::WaitForPreviousGrid();
+  Cursor at = work.Start();
+  RingPlace place;
+  for (uint64_t i = 0; i < work.Count(); ++i) {
+    WaitFor(&shared.x_empty[place.stage], place.phase ^ 1);
+    uint64_t* full = &shared.x_full[place.stage];
+    cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
+                                         uint32_t{Traits::kXStageBytes});
+    ptx::TmaLoad(ring + place.stage * Traits::kXStageBytes, &p.x_map, at.chunk * kChunkColumns, 0, full, policy);
+    work.Advance(at);
+    place.Advance(Traits::kXStages);
   }
 }
 
-// Starts the products of one stage; kFirst: of a tile, which forget the sums before.
+// ---- Consumer: a warpgroup that multiplies one box of rows ----------------------------------------------------------
+
+// Its places in the rings.
+struct ConsumerPlaces {
+  RingPlace w;
+  RingPlace x;
+};
+
+__device__ inline void Release(DecodeShared& shared, uint32_t w_stage, uint32_t x_stage, uint32_t lane) {
+  if (lane != 0) return;
+  cuda::ptx::mbarrier_arrive(&shared.w_empty[w_stage]);
+  cuda::ptx::mbarrier_arrive(&shared.x_empty[x_stage]);
+}
+
+// Waits for the next stages and starts their products; kFirst: of a tile, which forget the sums before.
 template <class Traits, bool kFirst>
-__device__ inline void MultiplyStage(uint8_t* stage, float (&sums)[Traits::kN / 2], uint32_t group) {
+__device__ inline void StartNext(uint32_t ring_address, DecodeShared& shared, float (&sums)[Traits::kN / 2],
+                                 ConsumerPlaces& at, uint32_t group) {
   constexpr uint32_t kSteps = kChunkColumns / 16;
   constexpr uint32_t kStepBytes = 32;
-  const uint32_t address = ptx::SharedAddress(stage);
-  const uint64_t w = ptx::WgmmaDescriptor(address + group * kBoxBytes);
-  const uint64_t x = ptx::WgmmaDescriptor(address + Traits::kWStageBytes);
+  WaitFor(&shared.x_full[at.x.stage], at.x.phase);
+  WaitFor(&shared.w_full[at.w.stage], at.w.phase);
+  const uint64_t w = ptx::WgmmaDescriptor(ring_address + at.w.stage * Traits::kWStageBytes + group * kBoxBytes);
+  const uint64_t x = ptx::WgmmaDescriptor(ring_address + Traits::kWRingBytes + at.x.stage * Traits::kXStageBytes);
   ptx::WgmmaFence();
   ptx::Wgmma<Traits::kN, Traits::kF16>::template Run<!kFirst>(sums, w, x);
 #pragma unroll
@@ -139,212 +150,177 @@ __device__ inline void MultiplyStage(uint8_t* stage, float (&sums)[Traits::kN / 
                                                              x + step * (kStepBytes >> 4));
   }
   ptx::WgmmaCommit();
+  at.w.Advance(Traits::kWStages);
+  at.x.Advance(Traits::kXStages);
 }
 
-// Sums up the chunks of `segment`; advances `place`. The products of one stage run while the next is awaited, and a
-// stage is free when its products are done.
+// Sums up `chunks` chunks, at least one. The products of one stage run while the next is awaited, and a stage is free
+// when its products are done.
 template <class Traits>
-__device__ inline void Multiply(const WorkRange& work, const Segment& segment, uint8_t* ring, DecodeShared& shared,
-                                float (&sums)[Traits::kN / 2], RingPlace& place, uint32_t group, uint32_t lane) {
-  WaitFor(&shared.full[place.stage], place.phase);
-  MultiplyStage<Traits, true>(ring + place.stage * Traits::kStageBytes, sums, group);
-  uint32_t previous = place.stage;
-  place.Advance(Traits::kStages);
-  for (uint32_t chunk = segment.first_chunk + 1; chunk < segment.end_chunk; ++chunk) {
-    WaitFor(&shared.full[place.stage], place.phase);
-    MultiplyStage<Traits, false>(ring + place.stage * Traits::kStageBytes, sums, group);
+__device__ inline void Multiply(uint32_t chunks, uint32_t ring_address, DecodeShared& shared,
+                                float (&sums)[Traits::kN / 2], ConsumerPlaces& at, uint32_t group, uint32_t lane) {
+  uint32_t w_stage = at.w.stage;
+  uint32_t x_stage = at.x.stage;
+  StartNext<Traits, true>(ring_address, shared, sums, at, group);
+  for (uint32_t i = 1; i < chunks; ++i) {
+    const uint32_t next_w_stage = at.w.stage;
+    const uint32_t next_x_stage = at.x.stage;
+    StartNext<Traits, false>(ring_address, shared, sums, at, group);
     ptx::WgmmaWait<1>();
-    ReleaseStage<Traits>(&shared.empty[previous], work.remote, lane);
-    previous = place.stage;
-    place.Advance(Traits::kStages);
+    Release(shared, w_stage, x_stage, lane);
+    w_stage = next_w_stage;
+    x_stage = next_x_stage;
   }
   ptx::WgmmaWait<0>();
-  ReleaseStage<Traits>(&shared.empty[previous], work.remote, lane);
+  Release(shared, w_stage, x_stage, lane);
 }
 
 template <class Traits>
 __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uint8_t* ring, DecodeShared& shared,
-                               uint32_t rank, uint32_t group) {
+                               uint32_t group) {
   const uint32_t thread = threadIdx.x % kWarpgroupThreads;
-  if (work.remote && group > 0) return;
-  RingPlace place;
-  uint64_t tile = work.begin / p.k_chunks;
-  auto chunk = static_cast<uint32_t>(work.begin % p.k_chunks);
-  for (uint64_t left = work.count; left > 0; ++tile, chunk = 0) {
-    const uint64_t to_tile_end = p.k_chunks - chunk;
-    const auto length = static_cast<uint32_t>(left < to_tile_end ? left : to_tile_end);
-    Segment segment{tile, chunk, chunk + length, 0, 0};
-    const uint64_t row = tile * work.tile_rows + work.first_box + group * kBoxRows;
-    segment.row = static_cast<uint32_t>(row);
-    segment.valid_rows =
-        row < work.part_rows ? static_cast<uint32_t>(min(uint64_t{kBoxRows}, work.part_rows - row)) : 0;
+  const uint32_t ring_address = ptx::SharedAddress(ring);
+  ConsumerPlaces places;
+  Cursor at = work.Start();
+  for (uint64_t left = work.Count(); left > 0;) {
+    const uint64_t in_tile = min(uint64_t{work.k_chunks - at.chunk}, at.until_wrap);
+    const auto chunks = static_cast<uint32_t>(min(in_tile, left));
+    const uint64_t row = uint64_t{at.tile} * work.tile_rows + group * kBoxRows;
+    const uint64_t valid = row < work.part_rows ? work.part_rows - row : 0;
+    const Box box{at.tile, static_cast<uint32_t>(row), static_cast<uint32_t>(min(valid, uint64_t{kBoxRows}))};
+    const bool from_start = at.chunk == 0;
+    const bool to_end = at.chunk + chunks == work.k_chunks;
     // A box past the part's end isn't loaded: its products are of whatever lies there, and are never stored.
     float sums[Traits::kN / 2];
-    Multiply<Traits>(work, segment, ring, shared, sums, place, group, thread % kWarpThreads);
-    left -= length;
-    if (segment.valid_rows == 0) continue;
-    if (length == p.k_chunks) {
-      StoreTile<Traits>(p, work, segment, sums, thread);
+    Multiply<Traits>(chunks, ring_address, shared, sums, places, group, thread % kWarpThreads);
+    left -= chunks;
+    work.Advance(at, chunks);
+    if (box.valid_rows == 0) continue;
+    if (!to_end) {
+      LeaveShare<Traits>(p, work, sums, thread, group);
+    } else if (from_start) {
+      StoreTile<Traits>(p, work, box, sums, thread);
     } else {
-      ShareTile<Traits>(p, work, segment, sums, thread, group, rank, shared);
+      FinishTile<Traits>(p, work, box, sums, thread, group);
     }
   }
 }
 
-// ---- The kernel ----------------------------------------------------------------------------------------------------
+// ---- The kernel -----------------------------------------------------------------------------------------------------
+
+__device__ inline void InitialiseShared(const WorkRange& work, DecodeShared& shared, uint32_t w_stages,
+                                        uint32_t x_stages, uint32_t readers) {
+  for (uint32_t stage = 0; stage < w_stages; ++stage) {
+    cuda::ptx::mbarrier_init(&shared.w_full[stage], 1);
+    cuda::ptx::mbarrier_init(&shared.w_empty[stage], readers);
+  }
+  for (uint32_t stage = 0; stage < x_stages; ++stage) {
+    cuda::ptx::mbarrier_init(&shared.x_full[stage], 1);
+    cuda::ptx::mbarrier_init(&shared.x_empty[stage], readers);
+  }
+  shared.issued_bytes = 0;
+  shared.returned_bytes = 0;
+  shared.round_trip_clocks = 0;
+  shared.round_trips = 0;
+  shared.most_inflight_bytes = 0;
+  shared.link_open = 0;
+  shared.drained = 0;
+  shared.share_bytes = 0;
+  cuda::ptx::fence_mbarrier_init(cuda::ptx::sem_release, cuda::ptx::scope_cluster);
+}
 
 template <class Traits>
-__global__ __launch_bounds__(Traits::kThreads,
-                             Traits::kCtasPerSm) void DecodeGemm(const __grid_constant__ DecodeParams p) {
-  // Phase 1: shared memory and roles.
+__global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_constant__ DecodeParams p) {
+  // Phase 1: shared memory and the CTA's work.
   extern __shared__ uint8_t raw[];
   uint8_t* ring = raw + (kSwizzleAtomBytes - ptx::SharedAddress(raw) % kSwizzleAtomBytes) % kSwizzleAtomBytes;
-  auto& shared = *reinterpret_cast<DecodeShared*>(ring + Traits::kStages * Traits::kStageBytes);
+  auto& shared = *reinterpret_cast<DecodeShared*>(ring + Traits::kWRingBytes + Traits::kXRingBytes);
   const uint32_t warp = __shfl_sync(~0u, threadIdx.x / kWarpThreads, 0);  // tells the compiler that it is uniform
   const uint32_t lane = threadIdx.x % kWarpThreads;
-  const uint32_t rank = Traits::kCtas == 1 ? 0 : blockIdx.x % Traits::kCtas;
-  const WorkRange work = DivideWork<Traits>(p, rank);
+  const WorkRange work = DivideWork<Traits>(p);
 
-  // Phase 2: barriers. A stage is full when the producer has said how many bytes come and they came, empty when every
-  // consumer warp that reads it (x: of every CTA of the cluster) has arrived.
-  if (threadIdx.x == 0) {
-    const uint32_t readers = work.remote ? 4 : Traits::kConsumerWarps * Traits::kCtas;
-    for (uint32_t stage = 0; stage < Traits::kStages; ++stage) {
-      cuda::ptx::mbarrier_init(&shared.full[stage], 1);
-      cuda::ptx::mbarrier_init(&shared.empty[stage], readers);
-    }
-    shared.share_boxes = 0;
-    shared.ns_per_clock = p.ns_per_clock;
-    shared.stop_meter = 0;
-    shared.meter_stopped = 0;
-    cuda::ptx::fence_mbarrier_init(cuda::ptx::sem_release, cuda::ptx::scope_cluster);
-  }
-  if constexpr (Traits::kCtas > 1) {
-    ptx::ClusterArrive();
-    ptx::ClusterWait();
-  } else {
-    __syncthreads();
-  }
+  // Phase 2: barriers. A stage is full when its producer has said how many bytes come and they came, empty when every
+  // consumer warp that reads it has arrived. Remote tiles are one box high: only the first warpgroup works on them.
+  constexpr uint32_t kWarpgroupWarps = kWarpgroupThreads / kWarpThreads;
+  const uint32_t readers = work.remote ? kWarpgroupWarps : Traits::kConsumerWarps;
+  if (threadIdx.x == 0) InitialiseShared(work, shared, Traits::kWStages, Traits::kXStages, readers);
+  __syncthreads();
 
   // Phase 3: roles.
-  if (warp < Traits::kConsumerWarps) {
+  constexpr uint32_t kWWarp = Traits::kConsumerWarps;
+  constexpr uint32_t kXWarp = kWWarp + 1;
+  if (warp < kWWarp) {
+    if (warp >= readers) return;
     ptx::WaitForPreviousGrid();
-    Consume<Traits>(p, work, ring, shared, rank, warp / (kWarpgroupThreads / kWarpThreads));
-  } else if (warp == Traits::kConsumerWarps) {
-    if (lane == 0) {
-      ptx::PrefetchTensorMap(work.remote ? &p.w_remote_map : &p.w_local_map);
-      ptx::PrefetchTensorMap(&p.x_map);
-      Producer<Traits>(p, work, ring, shared, rank).Run();
+    Consume<Traits>(p, work, ring, shared, warp / kWarpgroupWarps);
+  } else if (lane == 0 && warp == kWWarp) {
+    WProducer<Traits> producer(p, work, ring, shared);
+    if (work.remote) {
+      producer.RunRemote();
+    } else {
+      producer.RunLocal();
     }
-  } else if (lane == 0 && work.remote && work.worker < work.workers) {
+  } else if (lane == 0 && warp == kXWarp) {
+    ProduceX<Traits>(p, work, ring + Traits::kWRingBytes, shared);
+  } else if (lane == 0 && work.remote) {
     RunMeter(p, work, shared);
   }
-
-  // Phase 4: no CTA leaves while another of its cluster may still write into its shared memory.
-  if constexpr (Traits::kCtas > 1) {
-    __syncwarp();
-    ptx::ClusterArrive();
-    ptx::ClusterWait();
-  }
 }
 
-// ---- Launching -----------------------------------------------------------------------------------------------------
-
-template <class Traits>
-cudaError_t Prepare() {
-  return cudaFuncSetAttribute(DecodeGemm<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize, Traits::kLaunchBytes);
-}
+// ---- Launching ------------------------------------------------------------------------------------------------------
 
 template <class Traits>
 cudaError_t Launch(const DecodeParams& params, const DecodeLaunch& launch, cudaStream_t stream) {
-  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = launch.overlap_previous ? 1 : 0;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(launch.plan.remote_ctas + launch.plan.local_ctas);
+  config.gridDim = dim3(params.remote_ctas + params.local_ctas);
   config.blockDim = dim3(Traits::kThreads);
   config.dynamicSmemBytes = Traits::kLaunchBytes;
   config.stream = stream;
-  config.attrs = attributes;
-  if (Traits::kCtas > 1) {
-    attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
-    attributes[config.numAttrs].val.clusterDim.x = Traits::kCtas;
-    attributes[config.numAttrs].val.clusterDim.y = 1;
-    attributes[config.numAttrs++].val.clusterDim.z = 1;
-  }
-  if (launch.overlap_previous) {
-    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
-  }
+  config.attrs = &attribute;
+  config.numAttrs = 1;
   return cudaLaunchKernelEx(&config, DecodeGemm<Traits>, params);
 }
 
 // Calls `visit` with the traits of the instance that runs `plan`; false if there is none.
 template <class Visitor>
 bool ForPlan(const GemmPlan& plan, bool f16, const Visitor& visit) {
-  const auto with_tile = [&](auto n, auto boxes, auto ctas) {
-    const GemmPlan instance{n(), boxes(), ctas()};
-    if (plan.batch_tile != instance.batch_tile || plan.row_boxes != instance.row_boxes ||
-        plan.cluster != instance.cluster) {
-      return false;
-    }
+  const auto try_one = [&](auto n, auto boxes) {
+    if (plan.batch_tile != uint32_t{n()} || plan.row_boxes != uint32_t{boxes()}) return false;
     if (f16) {
-      visit(DecodeTraits<n(), boxes(), ctas(), true>());
+      visit(DecodeTraits<n(), boxes(), true>());
     } else {
-      visit(DecodeTraits<n(), boxes(), ctas(), false>());
+      visit(DecodeTraits<n(), boxes(), false>());
     }
     return true;
   };
-  constexpr std::integral_constant<int, 1> k1;
-  constexpr std::integral_constant<int, 2> k2;
-  constexpr std::integral_constant<int, 4> k4;
   const auto with_batch = [&](auto n) {
-    bool found = with_tile(n, k1, k1) || with_tile(n, k2, k1);
-    if constexpr (n() >= 64) found = found || with_tile(n, k1, k2) || with_tile(n, k2, k2);
-    if constexpr (n() >= 128) found = found || with_tile(n, k1, k4) || with_tile(n, k2, k4);
-    return found;
+    return try_one(n, std::integral_constant<uint32_t, 1>()) || try_one(n, std::integral_constant<uint32_t, 2>());
   };
-  return with_batch(std::integral_constant<int, 8>()) || with_batch(std::integral_constant<int, 16>()) ||
-         with_batch(std::integral_constant<int, 32>()) || with_batch(std::integral_constant<int, 64>()) ||
-         with_batch(std::integral_constant<int, 128>()) || with_batch(std::integral_constant<int, 256>());
-}
-
-template <class Traits>
-cudaError_t CountClusterCtas(uint32_t* ctas) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = Traits::kCtas;
-  attribute.val.clusterDim.y = 1;
-  attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(Traits::kCtas);
-  config.blockDim = dim3(Traits::kThreads);
-  config.dynamicSmemBytes = Traits::kLaunchBytes;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  int clusters = 0;
-  const cudaError_t error = cudaOccupancyMaxActiveClusters(&clusters, DecodeGemm<Traits>, &config);
-  *ctas = static_cast<uint32_t>(clusters) * Traits::kCtas;
-  return error;
+  return with_batch(std::integral_constant<uint32_t, 8>()) || with_batch(std::integral_constant<uint32_t, 16>()) ||
+         with_batch(std::integral_constant<uint32_t, 32>()) || with_batch(std::integral_constant<uint32_t, 64>()) ||
+         with_batch(std::integral_constant<uint32_t, 128>()) || with_batch(std::integral_constant<uint32_t, 256>());
 }
 
 }  // namespace
 
-cudaError_t PrepareDecodeGemm(DeviceTraits* traits) {
+cudaError_t PrepareDecodeGemm() {
   cudaError_t error = cudaSuccess;
   for (uint32_t n = 8; n <= kMaxBatch; n *= 2) {
-    for (uint32_t boxes = 1; boxes <= 2; ++boxes) {
-      for (uint32_t cluster = 1; cluster <= 4; cluster *= 2) {
-        for (const bool f16 : {false, true}) {
-          ForPlan(GemmPlan{n, boxes, cluster}, f16, [&](auto instance) {
-            if (error == cudaSuccess) error = Prepare<decltype(instance)>();
-          });
-        }
+    for (const uint32_t boxes : {1u, 2u}) {
+      for (const bool f16 : {false, true}) {
+        ForPlan({.batch_tile = n, .row_boxes = boxes}, f16, [&](auto instance) {
+          using Traits = decltype(instance);
+          if (error != cudaSuccess) return;
+          error = cudaFuncSetAttribute(DecodeGemm<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       Traits::kLaunchBytes);
+        });
       }
     }
   }
-  if (error != cudaSuccess) return error;
-  error = CountClusterCtas<DecodeTraits<256, 2, 2, false>>(&traits->cluster2_ctas);
-  if (error != cudaSuccess) return error;
-  return CountClusterCtas<DecodeTraits<256, 2, 4, false>>(&traits->cluster4_ctas);
+  return error;
 }
 
 cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
@@ -360,15 +336,19 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
   params.k = static_cast<uint32_t>(launch.k);
   params.k_chunks = static_cast<uint32_t>(DivideUp(launch.k, kChunkColumns));
   params.remote_ctas = plan.remote_ctas;
-  const uint64_t remote_chunks = RemoteChunks(launch.n - launch.local_rows, launch.k);
-  params.remote_workers = static_cast<uint32_t>(remote_chunks < plan.remote_ctas ? remote_chunks : plan.remote_ctas);
-  const uint64_t local_chunks = LocalChunks(launch.local_rows, launch.k, plan);
-  const uint32_t local_clusters = plan.local_ctas / plan.cluster;
-  params.local_clusters = static_cast<uint32_t>(local_chunks < local_clusters ? local_chunks : local_clusters);
+  params.local_ctas = plan.local_ctas;
+  params.local_inflight_stages = plan.local_inflight_boxes / plan.row_boxes;
   params.control = launch.control;
   params.report = launch.report;
   params.workspace = launch.workspace;
   params.ns_per_clock = launch.ns_per_clock;
+  // Every CTA must have a chunk, and a kind CTAs if it has rows.
+  const uint64_t remote_rows = launch.n - launch.local_rows;
+  if (plan.local_inflight_boxes < plan.row_boxes || plan.remote_ctas > RemoteChunks(remote_rows, launch.k) ||
+      plan.remote_ctas > kMaxRemoteCtas || plan.local_ctas > LocalChunks(launch.local_rows, launch.k, plan) ||
+      (plan.remote_ctas == 0) != (remote_rows == 0) || (plan.local_ctas == 0) != (launch.local_rows == 0)) {
+    return cudaErrorInvalidValue;
+  }
   cudaError_t error = cudaErrorInvalidValue;
   ForPlan(plan, launch.f16, [&](auto instance) { error = Launch<decltype(instance)>(params, launch, stream); });
   return error;

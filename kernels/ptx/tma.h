@@ -40,27 +40,6 @@ __device__ inline void TmaLoad(void* target, const CUtensorMap* map, int32_t col
       : "memory");
 }
 
-// The same into every CTA of the cluster whose bit is set in `cta_mask`, at the same offsets of their shared memory.
-__device__ inline void TmaLoadMulticast(void* target, const CUtensorMap* map, int32_t column, int32_t row,
-                                        uint64_t* barrier, uint16_t cta_mask, uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
-      ".L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5, %6;" ::"r"(SharedAddress(target)),
-      "l"(map), "r"(column), "r"(row), "r"(SharedAddress(barrier)), "h"(cta_mask), "l"(policy)
-      : "memory");
-}
-
-// Arrives once on the barrier at the same offset in CTA `rank` of the cluster. Orders no memory accesses: a release at
-// cluster scope is a fence of the whole GPU (MEMBAR.ALL.GPU), which costs more than a stage's products.
-__device__ inline void ArriveInCluster(uint64_t* barrier, uint32_t rank) {
-  asm volatile(
-      "{\n\t.reg .b32 remote;\n\t"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n\t"
-      "mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [remote];\n\t}" ::"r"(SharedAddress(barrier)),
-      "r"(rank)
-      : "memory");
-}
-
 }  // namespace dak::kernels::ptx
 
 #endif  // DAK_KERNELS_PTX_TMA_H_

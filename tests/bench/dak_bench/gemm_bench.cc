@@ -106,29 +106,27 @@ class Rotation {
 };
 
 std::string Name(const kernels::GemmPlan& plan) {
-  return std::to_string(plan.batch_tile) + "x" + std::to_string(plan.row_boxes) + "x" + std::to_string(plan.cluster) +
-         "r" + std::to_string(plan.remote_ctas);
+  return std::to_string(plan.batch_tile) + "x" + std::to_string(plan.row_boxes) + "r" +
+         std::to_string(plan.remote_ctas) + "l" + std::to_string(plan.local_ctas);
 }
 
+// Times the tiles, the promotion and the reads in flight that weren't chosen.
 void Tune(Context& context, const Rotation& rotation, double limit_s, const std::string& name) {
   const kernels::GemmPlan chosen = context.dak.Plan(rotation[0]);
   std::printf("  tune %s batch %llu, limit %.1f us:", name.c_str(), static_cast<unsigned long long>(rotation[0].batch),
               limit_s * 1e6);
-  for (uint32_t boxes = 1; boxes <= 2; ++boxes) {
-    for (uint32_t cluster = 1; cluster <= 4; cluster *= 2) {
-      if (cluster > 1 && chosen.batch_tile < (cluster == 2 ? 64u : 128u)) continue;
-      kernels::GemmPlan plan = chosen;
-      plan.row_boxes = boxes;
-      plan.cluster = cluster;
-      plan.remote_ctas = (chosen.remote_ctas + cluster - 1) / cluster * cluster;
-      plan.local_ctas =
-          rotation[0].local_rows == 0 ? 0 : ((cluster == 4 ? 128 : 132) - plan.remote_ctas) / cluster * cluster;
-      const auto run = [&](const Operation& op) { context.dak.Launch(op, context.stream, plan); };
-      rotation.CheckNumbers("tune", run);
-      std::printf(" %s %.1f", Name(plan).c_str(), rotation.Time(limit_s, run) * 1e6);
-      context.dak.SetPromotion(CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
-      std::printf("/%.1f", rotation.Time(limit_s, run) * 1e6);
-      context.dak.SetPromotion(CU_TENSOR_MAP_L2_PROMOTION_NONE);
+  for (const uint32_t boxes : {1u, 2u}) {
+    for (const bool promote : {false, true}) {
+      for (const uint32_t inflight : {6u, 12u, 32u}) {
+        const bool same_tile = boxes == chosen.row_boxes && promote == chosen.promote_local;
+        if (!same_tile && inflight != chosen.local_inflight_boxes) continue;
+        kernels::GemmPlan plan = context.dak.Plan(rotation[0], boxes);
+        plan.local_inflight_boxes = inflight;
+        plan.promote_local = promote;
+        const auto run = [&](const Operation& op) { context.dak.Launch(op, context.stream, plan); };
+        rotation.CheckNumbers("tune", run);
+        std::printf(" %ux%u%s %.1f", boxes, inflight, promote ? "p" : "", rotation.Time(limit_s, run) * 1e6);
+      }
     }
   }
   std::printf("\n");

@@ -46,7 +46,7 @@ void CheckNumbers(Context& context, DakGemm& dak, const Operation& operation,
 
 std::string RunLink(Context& context, const Options& options) {
   Table table("link: the kernel with every row remote, " + context.device_name);
-  for (const uint64_t k : options.tune ? std::vector<uint64_t>{512, 4096, 14'336} : std::vector<uint64_t>{kK}) {
+  for (const uint64_t k : options.tune ? std::vector<uint64_t>{64, 512, 4096} : std::vector<uint64_t>{kK}) {
     const uint64_t rows = std::min(kLinkBytes, context.host_bytes) / (k * kElementBytes);
     Operation operation{.batch = kBatch,
                         .n = rows,
@@ -58,8 +58,9 @@ std::string RunLink(Context& context, const Options& options) {
                         .w_remote = context.host,
                         .y = context.y};
     for (const uint64_t window_kib : {8, 16, 32, 64, 96, 128, 160, 192, 256, 512, 1024}) {
-      if (options.tune && window_kib != 128 && window_kib != 192) continue;
-      for (const uint32_t remote_ctas : options.tune ? std::vector<uint32_t>{4, 8, 16} : std::vector<uint32_t>{0}) {
+      if (options.tune && window_kib != 128 && window_kib != 256) continue;
+      for (const uint32_t remote_ctas :
+           options.tune ? std::vector<uint32_t>{2, 4, 6, 8, 16} : std::vector<uint32_t>{0}) {
         DakGemm dak;  // fresh counters, so that the peak is this window's
         dak.SetWindow(window_kib * 1024);
         kernels::GemmPlan plan = dak.Plan(operation);
@@ -86,7 +87,7 @@ std::string RunLink(Context& context, const Options& options) {
   return table.ToJson();
 }
 
-std::string RunMix(Context& context, const Options& /*options*/) {
+std::string RunMix(Context& context, const Options& options) {
   Table table("mix: local and remote rows at once, both sides equally long, " + context.device_name);
   const Ceilings& ceilings = context.ceilings;
   const uint64_t rows = std::min<uint64_t>(131'072, context.hbm_bytes / (kK * kElementBytes));
@@ -105,7 +106,7 @@ std::string RunMix(Context& context, const Options& /*options*/) {
   alone.n = alone.local_rows;
   const double alone_s = TimeGraph(
       context.stream, [&] { context.dak.Launch(alone, context.stream); }, 7);
-  const auto measure = [&](const char* name, uint64_t window, uint32_t remote_ctas) {
+  const auto measure = [&](const char* name, uint64_t window, uint32_t remote_ctas, uint32_t local_inflight) {
     DakGemm dak;
     dak.SetWindow(window);
     kernels::GemmPlan plan = dak.Plan(operation);
@@ -113,6 +114,7 @@ std::string RunMix(Context& context, const Options& /*options*/) {
       plan.local_ctas = plan.local_ctas + plan.remote_ctas - remote_ctas;
       plan.remote_ctas = remote_ctas;
     }
+    if (local_inflight > 0) plan.local_inflight_boxes = local_inflight;
     CheckNumbers(context, dak, operation, plan);
     const v1::LinkReport before = dak.report();
     const double seconds = TimeGraph(
@@ -121,6 +123,7 @@ std::string RunMix(Context& context, const Options& /*options*/) {
     table.Add(Table::Row()
                   .Text("window", name)
                   .Number("remote_ctas", plan.remote_ctas)
+                  .Number("local_kib", plan.local_inflight_boxes * kernels::kBoxBytes / 1024)
                   .Number("ms", seconds * 1e3)
                   .Number("hbm_gbps", operation.local_bytes() / seconds * 1e-9)
                   .Number("of_hbm_alone", alone_s / seconds)
@@ -129,17 +132,21 @@ std::string RunMix(Context& context, const Options& /*options*/) {
                   .Number("round_trip_us", reported.round_trip_us)
                   .Number("peak_kib", reported.peak_bytes / 1024.0));
   };
-  measure("64KiB", 64 * 1024, 0);
-  measure("128KiB", 128 * 1024, 0);
-  measure("184kB", 184'000, 0);
-  measure("256KiB", 256 * 1024, 0);
-  measure("512KiB", 512 * 1024, 8);
-  measure("1MiB", 1 << 20, 16);
-  measure("2MiB", 2 << 20, 32);
-  measure("4MiB", 4 << 20, 32);
-  measure("none", kUnlimitedWindow, 8);
-  measure("none", kUnlimitedWindow, 32);
-  measure("none", kUnlimitedWindow, 64);
+  for (const uint32_t local_inflight : options.tune ? std::vector<uint32_t>{4, 5, 6, 8} : std::vector<uint32_t>{0}) {
+    for (const uint32_t remote_ctas : options.tune ? std::vector<uint32_t>{3, 4, 5} : std::vector<uint32_t>{0}) {
+      measure("128KiB", 128 * 1024, remote_ctas, local_inflight);
+      measure("184kB", 184'000, remote_ctas, local_inflight);
+      measure("256KiB", 256 * 1024, remote_ctas, local_inflight);
+    }
+  }
+  if (options.tune) return table.ToJson();
+  measure("512KiB", 512 * 1024, 0, 0);
+  measure("1MiB", 1 << 20, 16, 0);
+  measure("2MiB", 2 << 20, 32, 0);
+  measure("4MiB", 4 << 20, 32, 0);
+  measure("none", kUnlimitedWindow, 8, 0);
+  measure("none", kUnlimitedWindow, 16, 0);
+  measure("none", kUnlimitedWindow, 32, 0);
   return table.ToJson();
 }
 

@@ -49,14 +49,12 @@ DakGemm::DakGemm() {
   int multiprocessors = 0;
   DAK_CUDA(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
   traits_.multiprocessors = static_cast<uint32_t>(multiprocessors);
-  DAK_CUDA(kernels::PrepareDecodeGemm(&traits_));
-  const uint32_t ctas = 2 * traits_.multiprocessors;
+  DAK_CUDA(kernels::PrepareDecodeGemm());
+  const size_t share_bytes = kernels::DecodeShares(traits_.multiprocessors) * sizeof(float);
   DAK_CUDA(cudaMalloc(reinterpret_cast<void**>(&workspace_.link), sizeof(kernels::LinkCounters)));
-  DAK_CUDA(
-      cudaMalloc(reinterpret_cast<void**>(&workspace_.arrivals), kernels::DecodeArrivals(ctas) * sizeof(uint32_t)));
-  DAK_CUDA(cudaMalloc(reinterpret_cast<void**>(&workspace_.partials), kernels::DecodePartials(ctas) * sizeof(float)));
+  DAK_CUDA(cudaMalloc(reinterpret_cast<void**>(&workspace_.shares), share_bytes));
   DAK_CUDA(cudaMemset(workspace_.link, 0, sizeof(kernels::LinkCounters)));
-  DAK_CUDA(cudaMemset(workspace_.arrivals, 0, kernels::DecodeArrivals(ctas) * sizeof(uint32_t)));
+  DAK_CUDA(cudaMemset(workspace_.shares, kernels::kAbsentByte, share_bytes));
   DAK_CUDA(cudaHostAlloc(reinterpret_cast<void**>(&pages_), v1::kControlPageBytes, cudaHostAllocMapped));
   std::memset(pages_, 0, v1::kControlPageBytes);
   control_ = reinterpret_cast<v1::LinkControl*>(pages_);
@@ -66,14 +64,20 @@ DakGemm::DakGemm() {
 
 DakGemm::~DakGemm() {
   cudaFree(workspace_.link);
-  cudaFree(workspace_.arrivals);
-  cudaFree(workspace_.partials);
+  cudaFree(workspace_.shares);
   cudaFreeHost(pages_);
 }
 
 kernels::GemmPlan DakGemm::Plan(const Operation& operation) const {
   return kernels::PlanGemm(static_cast<uint32_t>(operation.batch), operation.n, operation.k, operation.local_rows,
                            traits_, {});
+}
+
+kernels::GemmPlan DakGemm::Plan(const Operation& operation, uint32_t row_boxes) const {
+  kernels::GemmPlan plan = Plan(operation);
+  plan.row_boxes = row_boxes;
+  kernels::PlanCtas(operation.n, operation.k, operation.local_rows, traits_, {}, plan);
+  return plan;
 }
 
 void DakGemm::Launch(const Operation& operation, cudaStream_t stream, const std::optional<kernels::GemmPlan>& plan) {
@@ -85,14 +89,15 @@ void DakGemm::Launch(const Operation& operation, cudaStream_t stream, const std:
   launch.f16 = operation.f16;
   launch.plan = plan.value_or(Plan(operation));
   DAK_CUDA(kernels::EncodeMatrix(&launch.x_map, operation.x, operation.f16, operation.batch, operation.k,
-                                 launch.plan.batch_tile / launch.plan.cluster));
+                                 launch.plan.batch_tile));
   if (operation.local_rows > 0) {
-    DAK_CUDA(kernels::EncodeMatrix(&launch.w_local_map, operation.w_local, operation.f16, operation.local_rows,
-                                   operation.k, kernels::kBoxRows, promotion_));
+    DAK_CUDA(kernels::EncodeMatrix(
+        &launch.w_local_map, operation.w_local, operation.f16, operation.local_rows, operation.k, kernels::kBoxRows,
+        launch.plan.promote_local ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_NONE));
   }
   if (operation.local_rows < operation.n) {
     DAK_CUDA(kernels::EncodeMatrix(&launch.w_remote_map, operation.w_remote, operation.f16,
-                                   operation.n - operation.local_rows, operation.k, kernels::kBoxRows, promotion_));
+                                   operation.n - operation.local_rows, operation.k, kernels::kBoxRows));
   }
   launch.y = operation.y;
   launch.control = control_;

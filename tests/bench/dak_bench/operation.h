@@ -46,11 +46,12 @@ class DakGemm {
   void Launch(const Operation& operation, cudaStream_t stream,
               const std::optional<kernels::GemmPlan>& plan = std::nullopt);
   kernels::GemmPlan Plan(const Operation& operation) const;
+  // With another tile than the one that the model chooses.
+  kernels::GemmPlan Plan(const Operation& operation, uint32_t row_boxes) const;
   void SetWindow(uint64_t bytes) { control_->window_bytes = bytes; }
   v1::LinkReport report() const { return *report_; }
   // False: launches don't overlap the ones before them.
   void SetOverlap(bool overlap) { overlap_ = overlap; }
-  void SetPromotion(CUtensorMapL2promotion promotion) { promotion_ = promotion; }
 
  private:
   kernels::DeviceTraits traits_;
@@ -59,7 +60,6 @@ class DakGemm {
   v1::LinkControl* control_ = nullptr;
   v1::LinkReport* report_ = nullptr;
   bool overlap_ = true;
-  CUtensorMapL2promotion promotion_ = CU_TENSOR_MAP_L2_PROMOTION_NONE;
 };
 
 // Rates of this device, measured before anything else.
@@ -101,7 +101,7 @@ struct Options {
   std::string model = "llama8b";  // shapes: llama8b, llama70b, opt6.7b, opt30b, all
   std::vector<uint64_t> batches = {1, 8, 64, 256};
   std::vector<double> ratios = {0, 0.01, 0.1, 0.5, 1};
-  double window_bytes = 184'000;
+  double window_bytes = 262'144;
   bool f16 = false;
   bool tune = false;
   bool peers = true;

@@ -20,27 +20,25 @@ TEST(PlanGemmTest, EveryShapeGetsCtasForItsPartsAndFitsTheDevice) {
     ASSERT_LE(plan.batch_tile, kMaxBatch);
     ASSERT_EQ(plan.remote_ctas == 0, local_rows == n);
     ASSERT_EQ(plan.local_ctas == 0, local_rows == 0);
-    ASSERT_EQ(plan.remote_ctas % plan.cluster, 0u);
-    ASSERT_EQ(plan.local_ctas % plan.cluster, 0u);
     ASSERT_LE(plan.remote_ctas, kMaxRemoteCtas);
-    // Devices too small for one cluster of each kind run them one after the other.
-    ASSERT_LE(plan.remote_ctas + plan.local_ctas, std::max(device.multiprocessors, 2 * plan.cluster));
-    ASSERT_LE(plan.local_ctas / plan.cluster, LocalChunks(local_rows, k, plan));
+    ASSERT_LE(plan.remote_ctas + plan.local_ctas, std::max(device.multiprocessors, 2u));
+    ASSERT_LE(plan.local_ctas, LocalChunks(local_rows, k, plan));
+    ASSERT_LE(plan.remote_ctas, RemoteChunks(n - local_rows, k));
   }
 }
 
 TEST(PlanGemmTest, AFullLinkIsFilledByFewCtas) {
   const GemmPlan plan = PlanGemm(8, 14'336, 4'096, 7'168, {}, {});
-  EXPECT_GE(plan.remote_ctas, 4u);
-  EXPECT_LE(plan.remote_ctas, 16u);
-  EXPECT_EQ(plan.remote_ctas + plan.local_ctas, 132u);
+  EXPECT_GE(plan.remote_ctas, 3u);
+  EXPECT_LE(plan.remote_ctas, 6u);
+  EXPECT_GE(plan.remote_ctas + plan.local_ctas, 128u);
 }
 
 TEST(PlanGemmTest, ASmallRemoteShareTakesFewerSms) {
   const GemmPlan small = PlanGemm(8, 28'672, 8'192, 28'672 - 64, {}, {});
   const GemmPlan large = PlanGemm(8, 28'672, 8'192, 28'672 / 2, {}, {});
   EXPECT_LT(small.remote_ctas, large.remote_ctas);
-  EXPECT_GT(small.local_ctas, large.local_ctas);
+  EXPECT_GE(small.local_ctas, large.local_ctas);
 }
 
 TEST(PlanGemmTest, ALargeWindowTakesMoreCtas) {
