@@ -31,6 +31,12 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   list(APPEND DAK_WARNINGS -Wno-restrict -Wno-array-bounds)
 endif()
 
+# Everywhere, because a precompiled header serves only sources with the same setting, and gRPC brings it along.
+add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-pthread>)
+
+# Tests' own code isn't what is measured: it compiles a third faster like this.
+set(DAK_TEST_OPTIONS $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:RelWithDebInfo>>:-O1>)
+
 if(DAK_SANITIZER STREQUAL "address")
   add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=address,undefined>
                       $<$<COMPILE_LANGUAGE:C,CXX>:-fno-sanitize-recover=all>
