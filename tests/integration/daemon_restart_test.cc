@@ -1,5 +1,6 @@
 // The daemon dies, stays away, comes back.
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include <csignal>
 
@@ -44,17 +45,14 @@ TEST_F(DaemonRestartTest, StopsInOrderWhileSessionsAreOpen) {
 }
 
 TEST_F(DaemonRestartTest, ADaemonThatIsStoppedIsWaitedForOnlySoLong) {
-  auto session = dak::Session::Open({.runtime_dir = daemon_.runtime_dir(),
-                                     .name = "hasty",
-                                     .weight = 0,
-                                     .hbm_quota_bytes = 0,
-                                     .host_quota_bytes = 0,
-                                     .cxl_quota_bytes = 0,
-                                     .timeout = std::chrono::milliseconds(300)});
+  auto session = dak::Session::Open(
+      {.runtime_dir = daemon_.runtime_dir(), .name = "hasty", .timeout = std::chrono::milliseconds(300)});
   ASSERT_TRUE(session.ok());
   auto w = session->Allocate(Matrix("w", 64, 64, 0.5));
   ASSERT_TRUE(w.ok()) << w.status().ToString();
   kill(daemon_.pid(), SIGSTOP);
+  siginfo_t stopped;  // kill returns before every thread of the daemon has stopped
+  ASSERT_EQ(waitid(P_PID, static_cast<id_t>(daemon_.pid()), &stopped, WSTOPPED), 0);
   EXPECT_EQ(session->Allocate(Matrix("lost", 64, 64, 0.5)).status().code(), DAK_DEADLINE_EXCEEDED);
   EXPECT_EQ(session->GetInfo()->connected, 1);
   std::vector<uint8_t> byte(1);

@@ -42,7 +42,7 @@ TEST_F(TwoClientsTest, BothComputeRightAndWindowsFollowTheWeights) {
     EXPECT_FALSE(windows["heavy"].violating());
   }
   EXPECT_TRUE(shared) << "windows never stood 3 to 1";
-  EXPECT_GT(ByName()["heavy"].remote_bytes(), 0u);
+  EXPECT_TRUE(daemon_.WaitUntil([&] { return ByName()["heavy"].remote_bytes() > 0; }));
   heavy->WriteLine("quit");
   light->WriteLine("quit");
   EXPECT_EQ(heavy->Wait(), 0);
