@@ -55,7 +55,8 @@ function(dak_declare_precompiled name)
   endif()
 endfunction()
 
-set(base_headers <algorithm> <atomic> <chrono> <cstdint> <functional> <map> <memory> <mutex> <optional> <string> <thread>
+set(base_headers <algorithm> <atomic> <chrono> <cstdint> <functional> <map> <memory> <mutex> <optional> <string>
+    <thread>
     <utility> <vector> <absl/status/status.h> <absl/status/statusor.h> <absl/strings/str_cat.h>)
 set(rpc_headers <grpcpp/grpcpp.h> <google/protobuf/message.h>)
 set(api_headers <dak/v1/handles.pb.h> <dak/v1/node.grpc.pb.h> <dak/v1/plan.grpc.pb.h> <dak/v1/session.grpc.pb.h>

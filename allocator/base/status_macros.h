@@ -11,8 +11,8 @@
 #define DAK_STATUS_CONCAT_(a, b) DAK_STATUS_CONCAT_INNER_(a, b)
 
 // Returns from the enclosing function if `expr` isn't OK.
-#define DAK_RETURN_IF_ERROR(expr)                   \
-  do {                                              \
+#define DAK_RETURN_IF_ERROR(expr)                                                 \
+  do {                                                                            \
     if (absl::Status dak_status_ = (expr); !dak_status_.ok()) return dak_status_; \
   } while (false)
 

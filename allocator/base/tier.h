@@ -16,9 +16,7 @@ inline constexpr size_t kTierCount = kAllTiers.size();
 constexpr size_t TierIndex(Tier tier) { return static_cast<size_t>(tier) - 1; }
 constexpr bool IsRemote(Tier tier) { return tier != Tier::kHbm; }
 // "hbm", "host", "cxl": in configuration, labels and tables.
-constexpr const char* TierName(Tier tier) {
-  return tier == Tier::kHbm ? "hbm" : tier == Tier::kHost ? "host" : "cxl";
-}
+constexpr const char* TierName(Tier tier) { return tier == Tier::kHbm ? "hbm" : tier == Tier::kHost ? "host" : "cxl"; }
 
 }  // namespace dak
 
