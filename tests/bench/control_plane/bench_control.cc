@@ -26,7 +26,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr int kWarmUps = 50;
 constexpr int kStarts = 5;
-constexpr int kKills = 20;
+constexpr int kKills = 10;
 constexpr uint64_t kRows = 1024;
 constexpr uint64_t kVictimRows = 128 * kRows;
 constexpr uint64_t kCols = 1024;  // 2 MiB of bf16: one granule of each tier at ratio 0.5
@@ -175,8 +175,9 @@ void MeasureRates(DaemonProcess& daemon, double seconds, std::vector<Figure>* fi
 int RunVictim(const std::string& runtime_dir) {
   dak::Session session = OpenSession(runtime_dir);
   const dak::Tensor w = Must(session.Allocate(Spec(kVictimRows)));
-  const std::vector<uint16_t> written(kVictimRows * kCols, 1);
-  Must(w.Upload(std::span(written)));
+  // Block by block: the kernel frees a dead process's own memory before it closes its sockets.
+  const std::vector<uint16_t> block(kRows * kCols, 1);
+  for (uint64_t row = 0; row < kVictimRows; row += kRows) Must(w.Upload(std::span(block), row * kCols * 2));
   std::printf("ready\n");
   std::fflush(stdout);
   while (std::getchar() != EOF) continue;
