@@ -41,24 +41,7 @@ struct Problem {
   }
   uint16_t Element() { return FloatToElement(shape.element, std::uniform_real_distribution<float>(-1, 1)(random)); }
 
-  void FillPages(uint64_t pages) {
-    std::vector<int32_t> numbers(pages);
-    std::iota(numbers.begin(), numbers.end(), 0);
-    std::shuffle(numbers.begin(), numbers.end(), random);
-    for (uint32_t i = 0; i < shape.batch; ++i) {
-      for (int32_t token = 0; token < lengths[i]; ++token) {
-        const uint64_t entry = uint64_t{i} * shape.max_pages + token / shape.page_tokens;
-        table[entry] = numbers[entry];
-        for (uint32_t head = 0; head < shape.kv_heads; ++head) {
-          uint16_t* key = Key(i, head, token);
-          for (uint32_t j = 0; j < shape.head_dim; ++j) {
-            key[j] = Element();
-            key[uint64_t{shape.page_tokens} * shape.head_dim + j] = Element();
-          }
-        }
-      }
-    }
-  }
+  void FillPages(uint64_t pages);
 
   uint16_t* Key(uint32_t sequence, uint32_t head, uint32_t token) {
     const uint32_t entry = token / shape.page_tokens;
@@ -80,34 +63,7 @@ struct Problem {
   }
 
   // ||out - reference|| / ||reference||, the reference naive and in double; NaN if an element wasn't written.
-  double RelativeError() {
-    double error = 0;
-    double norm = 0;
-    const auto value = [&](uint16_t bits) { return static_cast<double>(ElementToFloat(shape.element, bits)); };
-    for (uint32_t row = 0; row < shape.batch * shape.heads; ++row) {
-      const uint32_t sequence = row / shape.heads;
-      const uint32_t head = row % shape.heads / (shape.heads / shape.kv_heads);
-      std::vector<double> weights(lengths[sequence]);
-      for (size_t token = 0; token < weights.size(); ++token) {
-        const uint16_t* key = Key(sequence, head, token);
-        double sum = 0;
-        for (uint32_t i = 0; i < shape.head_dim; ++i) sum += value(q[row * shape.head_dim + i]) * value(key[i]);
-        weights[token] = std::exp(sum * shape.scale);
-      }
-      const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-      for (uint32_t i = 0; i < shape.head_dim; ++i) {
-        double expected = 0;
-        for (size_t token = 0; token < weights.size(); ++token) {
-          const uint16_t* v = Key(sequence, head, token) + uint64_t{shape.page_tokens} * shape.head_dim;
-          expected += weights[token] / total * value(v[i]);
-        }
-        const double difference = value(out[row * shape.head_dim + i]) - expected;
-        error += difference * difference;
-        norm += expected * expected;
-      }
-    }
-    return std::sqrt(norm == 0 ? error : error / norm);
-  }
+  double RelativeError();
 
   AttentionShape shape;
   std::vector<int32_t> lengths;
@@ -119,6 +75,54 @@ struct Problem {
   std::vector<uint16_t> pools[2];  // local, remote
   std::vector<int32_t> table;
 };
+
+void Problem::FillPages(uint64_t pages) {
+  std::vector<int32_t> numbers(pages);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  std::shuffle(numbers.begin(), numbers.end(), random);
+  for (uint32_t i = 0; i < shape.batch; ++i) {
+    for (int32_t token = 0; token < lengths[i]; ++token) {
+      const uint64_t entry = uint64_t{i} * shape.max_pages + token / shape.page_tokens;
+      table[entry] = numbers[entry];
+      for (uint32_t head = 0; head < shape.kv_heads; ++head) {
+        uint16_t* key = Key(i, head, token);
+        for (uint32_t j = 0; j < shape.head_dim; ++j) {
+          key[j] = Element();
+          key[uint64_t{shape.page_tokens} * shape.head_dim + j] = Element();
+        }
+      }
+    }
+  }
+}
+
+double Problem::RelativeError() {
+  double error = 0;
+  double norm = 0;
+  const auto value = [&](uint16_t bits) { return static_cast<double>(ElementToFloat(shape.element, bits)); };
+  for (uint32_t row = 0; row < shape.batch * shape.heads; ++row) {
+    const uint32_t sequence = row / shape.heads;
+    const uint32_t head = row % shape.heads / (shape.heads / shape.kv_heads);
+    std::vector<double> weights(lengths[sequence]);
+    for (size_t token = 0; token < weights.size(); ++token) {
+      const uint16_t* key = Key(sequence, head, token);
+      double sum = 0;
+      for (uint32_t i = 0; i < shape.head_dim; ++i) sum += value(q[row * shape.head_dim + i]) * value(key[i]);
+      weights[token] = std::exp(sum * shape.scale);
+    }
+    const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+    for (uint32_t i = 0; i < shape.head_dim; ++i) {
+      double expected = 0;
+      for (size_t token = 0; token < weights.size(); ++token) {
+        const uint16_t* v = Key(sequence, head, token) + uint64_t{shape.page_tokens} * shape.head_dim;
+        expected += weights[token] / total * value(v[i]);
+      }
+      const double difference = value(out[row * shape.head_dim + i]) - expected;
+      error += difference * difference;
+      norm += expected * expected;
+    }
+  }
+  return std::sqrt(norm == 0 ? error : error / norm);
+}
 
 AttentionShape Shape(uint32_t heads, uint32_t kv_heads, uint32_t head_dim, uint32_t page_tokens,
                      ElementType element = ElementType::kBf16) {
