@@ -65,6 +65,10 @@ struct AttentionOperands {
   uint64_t block_table = 0;
   uint64_t lengths = 0;
   uint64_t remote_counts = 0;
+  // A promise that the launch before this one in the stream writes nothing of the lists and of the pools but every
+  // sequence's last token: they are then read while that launch ends, which takes microseconds off a short context.
+  // What a decode step gives: its lists are made before the first layer, and a layer's launch before appends a token.
+  bool context_ready = false;
 };
 
 // What a runner's scratch memory is made for.

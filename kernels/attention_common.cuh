@@ -35,6 +35,7 @@ struct AttentionParams {
   v1::LinkReport* report;
   AttentionWorkspace workspace;
   float ns_per_clock;
+  uint32_t context_ready;
 };
 
 // How a template instance lies in shared memory: a ring of blocks, then the consumer warps' results, then the rest.

@@ -51,6 +51,7 @@ struct AttentionLaunch {
   v1::LinkReport* report = nullptr;
   AttentionWorkspace workspace;
   AttentionPlan plan;
+  bool context_ready = false;  // AttentionOperands
   float ns_per_clock = 0.55f;  // of the SMs' clock, until the kernel has measured it
 };
 

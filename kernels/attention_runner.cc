@@ -93,6 +93,7 @@ class CudaAttentionRunner final : public AttentionRunner {
     launch.out = reinterpret_cast<void*>(operands.out);
     launch.block_table = reinterpret_cast<const int32_t*>(operands.block_table);
     launch.lengths = reinterpret_cast<const int32_t*>(operands.lengths);
+    launch.context_ready = operands.context_ready;
     launch.control = link.control;
     launch.report = link.report;
     launch.workspace = {link_.get(), outputs_.get(), statistics_.get(), arrivals_.get()};

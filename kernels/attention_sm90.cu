@@ -54,26 +54,46 @@ class PageProducer {
   }
 
  private:
-  // Calls `read` on the first lane with every block's number in this CTA and its first row in the pool.
+  struct BlockRow {
+    int32_t row;   // of the pool, of head_dim elements, that the block's keys start in
+    bool is_last;  // has the sequence's last token, which the launch before may be writing
+  };
+
+  // Calls `read` on the first lane with every block's number in this CTA and its row. A ring is filled while the launch
+  // before ends, if it may, and no further than to a block that it may not.
   template <class Read>
   __device__ void ForBlocks(const Read& read) {
-    int32_t rows = RowOf(work_.begin + lane_);
+    BlockRow mine = RowOf(work_.begin + lane_);
     for (uint32_t begin = work_.begin; begin < work_.end; begin += kWarpThreads) {
-      const int32_t next_rows = RowOf(begin + kWarpThreads + lane_);
+      const BlockRow next = RowOf(begin + kWarpThreads + lane_);
+      const uint32_t last_mask = __ballot_sync(~0u, mine.is_last);
       const uint32_t count = min(kWarpThreads, work_.end - begin);
       for (uint32_t i = 0; i < count; ++i) {
-        const int32_t row = __shfl_sync(~0u, rows, i);
-        if (lane_ == 0) read(begin - work_.begin + i, row);
+        const int32_t row = __shfl_sync(~0u, mine.row, i);
+        const uint32_t number = begin - work_.begin + i;
+        if (lane_ == 0) {
+          if (number >= Traits::kWStages || (last_mask >> i & 1) != 0) FollowPrevious();
+          read(number, row);
+        }
         __syncwarp();
       }
-      rows = next_rows;
+      mine = next;
     }
+    if (lane_ == 0) FollowPrevious();
   }
 
-  // The pool's row, of head_dim elements, that a block's keys start in. A page that isn't in the pool gives a row past
-  // its end, for which TMA reads zeros.
-  __device__ int32_t RowOf(uint32_t index) const {
-    if (index >= work_.end) return 0;
+  // CTAs of the next launch may start, where CTAs of this one end, once the launch before has ended: not earlier, so
+  // that at most two launches are under way.
+  __device__ void FollowPrevious() {
+    if (follows_) return;
+    follows_ = true;
+    ptx::WaitForPreviousGrid();
+    ptx::ReleaseNextGrid();
+  }
+
+  // A page that isn't in the pool gives a row past its end, for which TMA reads zeros.
+  __device__ BlockRow RowOf(uint32_t index) const {
+    if (index >= work_.end) return {0, false};
     const Place place = Locate(p_, shared_, work_.kind, index);
     const uint32_t token = place.block * kBlockTokens;
     const uint32_t page_tokens = 1u << p_.page_shift;
@@ -83,8 +103,8 @@ class PageProducer {
       entry += (remote_tokens + page_tokens - 1) >> p_.page_shift;
     }
     const auto page = static_cast<uint32_t>(p_.block_table[uint64_t{place.sequence} * p_.max_pages + entry]);
-    return static_cast<int32_t>((((page * p_.kv_heads + place.head) * 2) << p_.page_shift) +
-                                (token & (page_tokens - 1)));
+    const uint32_t row = (((page * p_.kv_heads + place.head) * 2) << p_.page_shift) + (token & (page_tokens - 1));
+    return {static_cast<int32_t>(row), place.block + 1 == place.blocks};
   }
 
   __device__ void Load(const CUtensorMap* map, int32_t row) {
@@ -102,7 +122,8 @@ class PageProducer {
   uint32_t lane_;
   uint64_t policy_;
   RingPlace place_;
-  RingPlace oldest_;  // in flight
+  RingPlace oldest_;      // in flight
+  bool follows_ = false;  // the launch before has ended
 };
 
 // ---- The kernel -----------------------------------------------------------------------------------------------------
@@ -135,10 +156,9 @@ __global__ __launch_bounds__(kAttentionThreads, 1) void DecodeAttention(const __
   const uint32_t lane = threadIdx.x % kWarpThreads;
   if (threadIdx.x == 0) InitialiseShared(shared, Traits::kWStages, Turn::Of(p.group, 0).tiles);
 
-  // Phase 2: everything is read after the launch before, which may have written it. CTAs of the next launch may now
-  // start where CTAs of this one end; not before, so that at most two launches are under way.
-  ptx::WaitForPreviousGrid();
-  if (threadIdx.x == 0) ptx::ReleaseNextGrid();
+  // Phase 2: what the launch before may write is read when it has ended: everything, or with context_ready only q and
+  // the sequences' last tokens.
+  if (p.context_ready == 0) ptx::WaitForPreviousGrid();
 
   // Phase 3: lengths become work.
   CountBlocks(p, shared);
@@ -147,6 +167,7 @@ __global__ __launch_bounds__(kAttentionThreads, 1) void DecodeAttention(const __
   // Phase 4: roles.
   constexpr uint32_t kProducerWarp = kConsumerWarps;
   if (warp < kConsumerWarps) {
+    ptx::WaitForPreviousGrid();
     ClearEmpty<Traits>(p, shared, threadIdx.x);
     Consume<Traits>(p, work, ptx::SharedAddress(ring), scratch, shared, warp, lane);
   } else if (warp == kProducerWarp) {
@@ -238,6 +259,7 @@ cudaError_t LaunchAttention(const AttentionLaunch& launch, cudaStream_t stream) 
   params.report = launch.report;
   params.workspace = launch.workspace;
   params.ns_per_clock = launch.ns_per_clock;
+  params.context_ready = launch.context_ready ? 1 : 0;
   const AttentionPlan& plan = launch.plan;
   if (1u << params.page_shift != launch.page_tokens || launch.page_tokens < kBlockTokens ||
       launch.batch > kMaxAttentionBatch || params.group > kMaxGroup || plan.full_remote_ctas >= plan.ctas ||

@@ -132,6 +132,7 @@ AttentionOperands AttentionProblem::operands() const {
   operands.block_table = table_memory_->address();
   operands.lengths = lengths_->address();
   operands.remote_counts = counts_->address();
+  operands.context_ready = context_ready_;
   return operands;
 }
 

@@ -30,6 +30,8 @@ class AttentionProblem {
 
   const AttentionShape& shape() const { return shape_; }
   AttentionOperands operands() const;
+  // The operands' promise; true from the start.
+  void SetContextReady(bool ready) { context_ready_ = ready; }
   uint64_t remote_bytes() const { return remote_bytes_; }  // of a launch, in whole blocks of 16 tokens
   // Fresh lengths, pages and inputs, in place, so that captured graphs see them. No more pages than at first.
   void Randomise(const std::vector<int32_t>& lengths, double remote_share, uint64_t seed);
@@ -54,6 +56,7 @@ class AttentionProblem {
   std::vector<uint16_t> q_;
   std::vector<uint16_t> pools_[2];  // local, remote
   uint64_t remote_bytes_ = 0;
+  bool context_ready_ = true;
   std::unique_ptr<Memory> q_memory_;
   std::unique_ptr<Memory> out_;
   std::unique_ptr<Memory> pool_memory_[2];

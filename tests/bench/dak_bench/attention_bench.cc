@@ -87,7 +87,9 @@ void Tune(Context& context, AttentionOperation& operation, const AttentionConfig
       std::printf(" %u %.1f", ctas, Time(context, operation, plan, limit_s) * 1e6);
     }
   }
-  std::printf("\n");
+  operation.SetContextReady(false);
+  std::printf("; context not ready: %.1f\n", Time(context, operation, operation.plan(), limit_s) * 1e6);
+  operation.SetContextReady(true);
 }
 
 void Measure(Context& context, const Options& options, const AttentionConfig& config, double peer_s, Table& table) {

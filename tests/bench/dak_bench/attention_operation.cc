@@ -66,6 +66,7 @@ AttentionOperation::AttentionOperation(Context& context, const AttentionConfig& 
   launch_.scale = 1 / std::sqrt(static_cast<float>(config.head_dim));
   launch_.q = context.x;
   launch_.out = context.y;
+  launch_.context_ready = true;  // as in a decode step
   launch_.control = control_;
   launch_.report = report_;
   const size_t rows = kernels::AttentionRows(config.batch, config.heads, plan_.ctas);

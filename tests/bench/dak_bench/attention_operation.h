@@ -41,6 +41,7 @@ class AttentionOperation {
   kernels::AttentionPlan plan() const { return plan_; }
   void Launch(size_t copy, const kernels::AttentionPlan& plan);
   void SetWindow(uint64_t bytes) { control_->window_bytes = bytes; }
+  void SetContextReady(bool ready) { launch_.context_ready = ready; }
   v1::LinkReport report() const { return *report_; }
   // Of copy 0, poisoned before, against float64 on the device.
   double RelativeError(const kernels::AttentionPlan& plan);
