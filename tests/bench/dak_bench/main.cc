@@ -13,9 +13,13 @@ namespace dak::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: dak-bench gemm|link|mix|pass [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
+    "usage: dak-bench gemm|attention|link|mix|pass [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1] [--window "
+    "BYTES]\n"
     "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--no-peers]\n"
     "gemm: one operation at a time; --tune also times the tiles that weren't chosen\n"
+    "attention: decode over paged KV, [--contexts 4096,65536] [--page 16|64] [--peer FILE of attention_peer.py]; a "
+    "ratio\n"
+    "      below 0 is the best one\n"
     "link: the kernel's remote reads by window\n"
     "mix:  local and remote rows at once, by window, and with none\n"
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
@@ -40,6 +44,9 @@ Options Parse(int argc, char** argv) {
   if (options.command == "pass") {
     options.batches = {1, 64};
     options.ratios = {0, 0.02, 0.1, 0.3, 0.5};
+  } else if (options.command == "attention") {
+    options.batches = {1, 8, 32};
+    options.ratios = {0, -1, 0.1, 0.5};
   }
   for (int i = 2; i < argc; ++i) {
     const std::string flag = argv[i];
@@ -57,6 +64,12 @@ Options Parse(int argc, char** argv) {
       options.window_bytes = std::strtod(value(), nullptr);
     } else if (flag == "--model") {
       options.model = value();
+    } else if (flag == "--contexts") {
+      options.contexts = ParseList<uint64_t>(value());
+    } else if (flag == "--page") {
+      options.page_tokens = ParseList<uint32_t>(value()).at(0);
+    } else if (flag == "--peer") {
+      options.peer_path = value();
     } else if (flag == "--f16") {
       options.f16 = true;
     } else if (flag == "--tune") {
@@ -86,6 +99,8 @@ int main(int argc, char** argv) {
   std::string json;
   if (options.command == "gemm") {
     json = RunGemm(context, options);
+  } else if (options.command == "attention") {
+    json = RunAttention(context, options);
   } else if (options.command == "link") {
     json = RunLink(context, options);
   } else if (options.command == "mix") {

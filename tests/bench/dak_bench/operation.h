@@ -105,7 +105,12 @@ struct Options {
   bool f16 = false;
   bool tune = false;
   bool peers = true;
+  // attention
+  std::vector<uint64_t> contexts = {4096, 16'384, 65'536};
+  uint32_t page_tokens = 16;
+  std::string peer_path;  // what attention_peer.py wrote, or empty
 };
+std::string RunAttention(Context& context, const Options& options);
 std::string RunGemm(Context& context, const Options& options);
 std::string RunLink(Context& context, const Options& options);
 std::string RunMix(Context& context, const Options& options);
