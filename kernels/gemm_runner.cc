@@ -132,6 +132,9 @@ class CudaGemmRunner final : public GemmRunner {
                    "cuTensorMapEncodeTiled"));
     }
     launch.y = reinterpret_cast<void*>(operands.y);
+    launch.epilogue = {reinterpret_cast<const void*>(operands.epilogue.bias),
+                       reinterpret_cast<const void*>(operands.epilogue.residual),
+                       operands.epilogue.activation == GemmActivation::kSwiGlu};
     launch.control = link.control;
     launch.report = link.report;
     launch.workspace = {link_.get(), shares_.get()};
@@ -180,7 +183,8 @@ class CudaGemmRunner final : public GemmRunner {
     };
     const bool may =
         is_safe(operands.w_local, shape.local_rows) && is_safe(operands.w_remote, shape.n - shape.local_rows);
-    last_y_ = {operands.y, operands.y + shape.batch * shape.n * element_bytes};
+    const uint64_t y_row_bytes = OutputColumns(shape.n, operands.epilogue.activation) * element_bytes;
+    last_y_ = {operands.y, operands.y + shape.batch * y_row_bytes};
     return may;
   }
 
