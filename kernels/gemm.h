@@ -6,8 +6,8 @@
 // never exceed the window that the control page gives, which may change while the kernel runs.
 // Source: arXiv 2604.26074, section on direct access; the window is dak's own (docs/congestion.md).
 //
-// Supported: sm_90a; bf16 and f16; any n >= 1; k a multiple of 8, at least 8; batch 1 to 256; everything else is
-// refused by CheckGemm, with the reason.
+// Supported: bf16 and f16; any n >= 1; k a multiple of 8, at least 8; batch 1 to 256; everything else is refused by
+// CheckGemm, with the reason. Fast on architecture 9.0; on others from 8.0 on a plain kernel computes the same.
 //
 // Ownership: callers own all memory; it must stay valid until the stream has passed the launch.
 // Thread safety: CheckGemm and GemmReference are pure; a GemmRunner is one thread's at a time.
@@ -85,8 +85,14 @@ class GemmRunner {
                               void* stream) = 0;
 };
 
+struct GemmRunnerOptions {
+  // The plain kernel also where the device has a faster one: to test it. It needs addresses instead of maps.
+  bool plain = false;
+};
+
 // NOT_FOUND if this build has no CUDA code, FAILED_PRECONDITION if the device's architecture isn't supported.
-absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int device_ordinal);
+absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int device_ordinal,
+                                                                 const GemmRunnerOptions& options = {});
 
 // What the reference's remote reads took, by the link's model.
 struct GemmReferenceStats {

@@ -353,7 +353,7 @@ dak_code dak_gemm(dak_session* session, const dak_gemm_args* args, dak_error* er
          .y = given.y,
          .batch = given.batch,
          .stream = given.stream,
-         .epilogue = {given.bias, given.residual, static_cast<kernels::GemmActivation>(given.activation)}});
+         .epilogue = {given.bias, given.residual, static_cast<dak::kernels::GemmActivation>(given.activation)}});
   });
 }
 
