@@ -11,6 +11,7 @@
 #include "kernels/gemm.h"
 #include "kernels/gemm_launch.h"
 #include "kernels/gemm_operands.h"
+#include "kernels/gemm_plain_runner.h"
 
 namespace dak::kernels {
 namespace {
@@ -90,6 +91,9 @@ class CudaGemmRunner final : public GemmRunner {
                    "cuTensorMapEncodeTiled"));
     }
     launch.y = reinterpret_cast<void*>(operands.y);
+    launch.epilogue = {reinterpret_cast<const void*>(operands.epilogue.bias),
+                       reinterpret_cast<const void*>(operands.epilogue.residual),
+                       operands.epilogue.activation == GemmActivation::kSwiGlu};
     launch.control = link.control;
     launch.report = link.report;
     launch.workspace = {link_.get(), shares_.get()};
@@ -121,7 +125,8 @@ class CudaGemmRunner final : public GemmRunner {
     };
     const bool may =
         is_safe(operands.w_local, shape.local_rows) && is_safe(operands.w_remote, shape.n - shape.local_rows);
-    last_y_ = {operands.y, operands.y + shape.batch * shape.n * element_bytes};
+    const uint64_t y_row_bytes = OutputColumns(shape.n, operands.epilogue.activation) * element_bytes;
+    last_y_ = {operands.y, operands.y + shape.batch * y_row_bytes};
     return may;
   }
 
@@ -136,8 +141,15 @@ class CudaGemmRunner final : public GemmRunner {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int device_ordinal) {
-  return CudaGemmRunner::Create(device_ordinal);
+absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int device_ordinal, const GemmRunnerOptions& options) {
+  int major = 0;
+  int minor = 0;
+  DAK_RETURN_IF_ERROR(FromCuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_ordinal),
+                               "cudaDeviceGetAttribute"));
+  DAK_RETURN_IF_ERROR(FromCuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_ordinal),
+                               "cudaDeviceGetAttribute"));
+  if (major == 9 && minor == 0 && !options.plain) return CudaGemmRunner::Create(device_ordinal);
+  return CreatePlainGemmRunner(device_ordinal);
 }
 
 }  // namespace dak::kernels

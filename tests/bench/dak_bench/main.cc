@@ -13,7 +13,8 @@ namespace dak::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: dak-bench gemm|attention|link|mix|pass [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1] [--window "
+    "usage: dak-bench gemm|attention|link|mix|pass|launch|control [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1]\n"
+    "                 [--window "
     "BYTES]\n"
     "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--no-peers]\n"
     "gemm: one operation at a time; --tune also times the tiles that weren't chosen\n"
@@ -23,6 +24,9 @@ constexpr char kUsage[] =
     "link: the kernel's remote reads by window\n"
     "mix:  local and remote rows at once, by window, and with none\n"
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
+    "launch: CPU time of a launch\n"
+    "control: the same work with control and report page, and without\n"
+    "--no-peers times dak alone; cuBLAS still gives the ceiling of compute\n"
     "Numbers are checked against float64 before anything is timed. Peers need libcublas in the loader's path.\n";
 
 template <class T>
@@ -95,7 +99,7 @@ int main(int argc, char** argv) {
   // A pass: its weights and two layers of buffers; offloaded units are whole, so the host holds a little more.
   const uint64_t hbm_bytes = pass ? 14 * kGiB : 3 * kGiB;
   const uint64_t host_bytes = pass ? static_cast<uint64_t>((most + 0.1) * 14.0 * kGiB) : 2 * kGiB;
-  Context context(hbm_bytes, host_bytes, options.f16, options.peers);
+  Context context(hbm_bytes, host_bytes, options.f16);
   std::string json;
   if (options.command == "gemm") {
     json = RunGemm(context, options);
@@ -107,6 +111,10 @@ int main(int argc, char** argv) {
     json = RunMix(context, options);
   } else if (pass) {
     json = RunPass(context, options);
+  } else if (options.command == "launch") {
+    json = RunLaunch(context);
+  } else if (options.command == "control") {
+    json = RunControl(context);
   } else {
     Fail(options.command.c_str(), "no such sub-command");
   }
