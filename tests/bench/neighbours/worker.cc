@@ -60,9 +60,9 @@ std::string Work(Load& load, double seconds, Series& series, int64_t* end_ns) {
   Sampler sampler(load, series);
   const int64_t begin_ns = NowNs();
   Say("began " + std::to_string(begin_ns));
-  while (static_cast<double>(NowNs() - begin_ns) < seconds * 1e9 && !InputWaits()) {
+  do {
     if (std::string error = load.RunBatch(); !error.empty()) return error;
-  }
+  } while (static_cast<double>(NowNs() - begin_ns) < seconds * 1e9 && !InputWaits());
   *end_ns = NowNs();
   return "";
 }
