@@ -20,6 +20,9 @@ namespace dak::kernels {
 inline constexpr uint32_t kMeterPauseClocks = 1500;  // a bit less than a microsecond
 inline constexpr uint32_t kPausesPerWindowRead = 8;  // a read of host memory takes two or three pauses
 inline constexpr uint32_t kPausesPerPublish = 32;
+// A round trip that took longer waited for its process' turn of the GPU, and tells nothing of the link: without MPS a
+// turn is a millisecond or more, and 16 MB in flight take 0.34 ms.
+inline constexpr uint32_t kMostRoundTripClocks = 1'000'000;
 inline constexpr uint64_t kLeastCalibrationNs = 20'000;  // globaltimer may tick as coarsely as 1 us
 static_assert(kMaxRemoteCtas <= 32, "link_state has 32 bits for them");
 
@@ -96,8 +99,9 @@ class RemoteGate {
 
   __device__ void Retire(bool sampled) {
     const uint2 issue = shared_.issues[oldest_.stage];
-    if (sampled) {
-      clocks_ += static_cast<uint32_t>(clock()) - issue.x;  // right over one turn of the low word
+    const uint32_t clocks = static_cast<uint32_t>(clock()) - issue.x;  // right over one turn of the low word
+    if (sampled && clocks <= kMostRoundTripClocks) {
+      clocks_ += clocks;
       shared_.round_trip_clocks = clocks_;
       shared_.round_trips = ++samples_;
     }

@@ -1,8 +1,11 @@
 // dak-bench: what dak's kernels do on this GPU, against its ceilings and against others, all measured in one run.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -26,6 +29,7 @@ constexpr char kUsage[] =
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
     "launch: CPU time of a launch\n"
     "control: the same work with control and report page, and without\n"
+    "neighbours: processes that share the GPU under dakd; see dak-bench neighbours --help\n"
     "--no-peers times dak alone; cuBLAS still gives the ceiling of compute\n"
     "Numbers are checked against float64 before anything is timed. Peers need libcublas in the loader's path.\n";
 
@@ -87,11 +91,21 @@ Options Parse(int argc, char** argv) {
   return options;
 }
 
+// A program of its own, which needs no GPU: it lies beside this one.
+[[noreturn]] void BecomeNeighbours(char** argv) {
+  const std::filesystem::path own = std::filesystem::read_symlink("/proc/self/exe");
+  const std::string program = own.parent_path() / "dak-bench-neighbours";
+  argv[1] = argv[0];
+  execv(program.c_str(), argv + 1);
+  Fail(program.c_str(), "can't be started");
+}
+
 }  // namespace
 }  // namespace dak::bench
 
 int main(int argc, char** argv) {
   using namespace dak::bench;
+  if (argc > 1 && std::strcmp(argv[1], "neighbours") == 0) BecomeNeighbours(argv);
   const Options options = Parse(argc, argv);
   const bool pass = options.command == "pass";
   const double most = options.ratios.empty() ? 0 : *std::max_element(options.ratios.begin(), options.ratios.end());
