@@ -204,9 +204,18 @@ __device__ inline void FinishRemote(const DecodeParams& p, const WorkRange& work
   if (p.report != nullptr) Publish(p);
 }
 
+// How much of the window a CTA has, by default.
+struct EqualShare {
+  __device__ uint32_t operator()(uint64_t window_bytes, uint32_t finished_mask, const WorkRange& work) const {
+    return ShareOf(window_bytes, finished_mask, work);
+  }
+};
+
 // The meter's thread: keeps the share up to date and carries figures to the session's, and to the report page. Its
 // loads are used one pause or more after they were made: it must not be waiting for one when the last read is back.
-__device__ inline void RunMeter(const DecodeParams& p, const WorkRange& work, DecodeShared& shared) {
+template <class Share = EqualShare>
+__device__ inline void RunMeter(const DecodeParams& p, const WorkRange& work, DecodeShared& shared,
+                                const Share& share = {}) {
   uint64_t window_bytes = ~uint64_t{0};
   if (p.control != nullptr) window_bytes = ptx::LoadRelaxedSys(&p.control->window_bytes);
   while (shared.link_open == 0) {
@@ -217,7 +226,7 @@ __device__ inline void RunMeter(const DecodeParams& p, const WorkRange& work, De
   uint64_t state = 0;
   uint64_t next_window_bytes = window_bytes;
   for (uint32_t pause = 1; shared.drained == 0; ++pause) {
-    shared.share_bytes = ShareOf(window_bytes, FinishedMask(state), work);
+    shared.share_bytes = share(window_bytes, FinishedMask(state), work);
     const uint64_t pause_start = clock64();
     while (shared.drained == 0 && clock64() - pause_start < kMeterPauseClocks) {
     }

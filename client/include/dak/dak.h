@@ -199,7 +199,7 @@ typedef struct dak_gemm_args {
   const dak_tensor* weights; /* W [n, k], bf16 or f16 */
   uint64_t x;                /* [batch, k], W's type, a device address in HBM */
   uint64_t y;                /* [batch, n], W's type, a device address in HBM */
-  uint32_t batch;            /* 1 to 256 */
+  uint32_t batch;            /* 1 to 8192; above 256, columns up to 131,072 where rows are remote */
   void* stream;              /* CUstream; ignored on the emulated device */
 } dak_gemm_args;
 /* y = x W^T within the session's window. x and y are multiples of 16; y overlaps neither x nor W nor published memory.
