@@ -14,6 +14,8 @@ inline constexpr uint32_t kPrefillThreads = (1 + kConsumerGroups) * kWarpgroupTh
 inline constexpr uint32_t kMaxPrefillStages = 6;
 inline constexpr uint32_t kItemSlots = 2;
 inline constexpr uint32_t kNoItem = ~0u;
+// An item is taken when the one before it has so many chunks to load: not sooner, or others would have none.
+inline constexpr uint32_t kTakeAheadChunks = 8;
 
 struct PrefillParams {
   DecodeParams base;  // what the link's half of the decode kernel needs, and the maps
@@ -49,7 +51,8 @@ struct PrefillShared {
   uint64_t full[kMaxPrefillStages];
   uint64_t empty[kMaxPrefillStages];
   uint64_t item_full[kItemSlots];
-  uint64_t item_empty[kItemSlots];  // used in the cluster's first CTA alone
+  uint64_t item_empty[kItemSlots];  // this and the next are used in the cluster's first CTA alone
+  uint64_t wanted;                  // the producer will soon have loaded its item
   volatile uint32_t items[kItemSlots];
   volatile uint32_t ready_chunks;  // chunks, since the start, whose remote boxes are in the ring
 };

@@ -30,9 +30,9 @@ struct OutputBox {
   bool staged;       // TMA clips what is past y's end, but a ragged box of the local part has remote columns behind it
 };
 
-__device__ inline OutputBox OutputOf(const PrefillParams& p, const Item& item, uint32_t i) {
-  const PrefillBox box = p.layout.BoxAt(item.tile, i);
-  if (!box.valid) return {0, 0, false};
+__device__ inline OutputBox OutputOf(const PrefillParams& p, const PrefillTile& tile, uint32_t i) {
+  if (i >= tile.count) return {0, 0, false};
+  const PrefillBox box = tile.At(i);
   const uint64_t row = uint64_t{box.index} * kBoxRows;
   const uint64_t left = (box.remote ? p.base.n - p.base.local_rows : p.base.local_rows) - row;
   const uint64_t column = row + (box.remote ? p.base.local_rows : 0);
@@ -75,10 +75,10 @@ __device__ inline void StageBox(uint32_t target, const float (&sums)[Traits::kN 
 
 // Two boxes, kFirst and the next, through `staging` [2] of this warpgroup.
 template <class Traits, int kFirst>
-__device__ inline void StoreBoxes(const PrefillParams& p, const Item& item, uint32_t batch, uint8_t* staging,
+__device__ inline void StoreBoxes(const PrefillParams& p, const PrefillTile& tile, uint32_t batch, uint8_t* staging,
                                   const float (&sums)[Traits::kN / 2], uint32_t thread, uint32_t barrier) {
-  const OutputBox first = OutputOf(p, item, kFirst);
-  const OutputBox second = OutputOf(p, item, kFirst + 1);
+  const OutputBox first = OutputOf(p, tile, kFirst);
+  const OutputBox second = OutputOf(p, tile, kFirst + 1);
   if (first.staged || second.staged) {
     // What was staged before must have been read.
     if (thread == 0) cuda::ptx::cp_async_bulk_wait_group_read(cuda::ptx::n32_t<0>());
@@ -105,11 +105,11 @@ __device__ inline void StoreBoxes(const PrefillParams& p, const Item& item, uint
 
 // `batch` is the first row of y that the warpgroup has; there may be none.
 template <class Traits>
-__device__ inline void StoreItem(const PrefillParams& p, const Item& item, uint32_t batch, uint8_t* staging,
+__device__ inline void StoreItem(const PrefillParams& p, const PrefillTile& tile, uint32_t batch, uint8_t* staging,
                                  const float (&sums)[Traits::kN / 2], uint32_t thread, uint32_t barrier) {
   if (batch >= p.base.batch) return;
-  StoreBoxes<Traits, 0>(p, item, batch, staging, sums, thread, barrier);
-  if constexpr (Traits::kBoxes == 4) StoreBoxes<Traits, 2>(p, item, batch, staging, sums, thread, barrier);
+  StoreBoxes<Traits, 0>(p, tile, batch, staging, sums, thread, barrier);
+  if constexpr (Traits::kBoxes == 4) StoreBoxes<Traits, 2>(p, tile, batch, staging, sums, thread, barrier);
 }
 
 }  // namespace dak::kernels

@@ -24,9 +24,23 @@
 namespace dak::kernels {
 
 struct PrefillBox {
-  bool valid = false;  // false: past W's end
   bool remote = false;
   uint32_t index = 0;  // in its part
+};
+
+// A tile's boxes: the first `remote` ones are boxes remote_first, ... of the remote part, the others, up to `count`,
+// boxes local_first, ... of the local part.
+struct PrefillTile {
+  uint32_t count = 0;  // row_boxes, but where W ends
+  uint32_t remote = 0;
+  uint32_t remote_first = 0;
+  uint32_t local_first = 0;
+
+  // `i` below count.
+  DAK_HOST_DEVICE PrefillBox At(uint32_t i) const {
+    if (i < remote) return {true, remote_first + i};
+    return {false, local_first + i - remote};
+  }
 };
 
 struct PrefillLayout {
@@ -44,22 +58,16 @@ struct PrefillLayout {
     if (tile <= first_remote_tile) return 0;
     return static_cast<uint32_t>(uint64_t{tile - first_remote_tile} * remote_boxes / (tiles - first_remote_tile));
   }
-  DAK_HOST_DEVICE uint32_t RemoteIn(uint32_t tile) const { return RemoteBefore(tile + 1) - RemoteBefore(tile); }
 
-  DAK_HOST_DEVICE PrefillBox BoxAt(uint32_t tile, uint32_t i) const {
-    const uint32_t before = RemoteBefore(tile);
-    const uint32_t remote = RemoteBefore(tile + 1) - before;
-    if (i < remote) return {true, true, before + i};
-    const uint32_t index = tile * row_boxes - before + i - remote;
-    return {index < local_boxes, false, index};
-  }
-
-  // Boxes of the tile that are valid: its first ones.
-  DAK_HOST_DEVICE uint32_t BoxesIn(uint32_t tile) const {
-    const uint32_t remote = RemoteIn(tile);
-    const uint32_t index = tile * row_boxes - RemoteBefore(tile);
-    const uint32_t left = index < local_boxes ? local_boxes - index : 0;
-    return remote + (left < row_boxes - remote ? left : row_boxes - remote);
+  DAK_HOST_DEVICE PrefillTile Tile(uint32_t number) const {
+    PrefillTile tile;
+    tile.remote_first = RemoteBefore(number);
+    tile.remote = RemoteBefore(number + 1) - tile.remote_first;
+    tile.local_first = number * row_boxes - tile.remote_first;
+    const uint32_t left = tile.local_first < local_boxes ? local_boxes - tile.local_first : 0;
+    const uint32_t room = row_boxes - tile.remote;
+    tile.count = tile.remote + (left < room ? left : room);
+    return tile;
   }
 
   DAK_HOST_DEVICE uint64_t Items() const { return uint64_t{tiles} * pairs; }

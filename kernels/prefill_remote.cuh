@@ -204,15 +204,15 @@ __device__ inline void Watch(const PrefillParams& p, PrefillShared& shared, uint
   ItemReader items(p, shared);
   uint32_t ready = 0;
   for (Item item; items.NextOfWarp(item);) {
-    const uint32_t end_box = min(layout.RemoteIn(item.tile), first_box + layout.row_boxes / 2);
-    const uint32_t before = layout.RemoteBefore(item.tile);
+    const PrefillTile tile = layout.Tile(item.tile);
+    const uint32_t end_box = min(tile.remote, first_box + layout.row_boxes / 2);
     const PrefillGroup group(layout, item.tile / layout.group_tiles);
     uint32_t chunk = first_box < end_box ? 0 : layout.k_chunks;  // nothing to wait for
     if (chunk == layout.k_chunks) ready += layout.k_chunks;
     while (chunk < layout.k_chunks) {
       bool here = chunk + lane < layout.k_chunks;
       for (uint32_t box = first_box; here && box < end_box; ++box) {
-        const uint64_t sequence = group.Of(before + box, chunk + lane);
+        const uint64_t sequence = group.Of(tile.remote_first + box, chunk + lane);
         here = Holds(ptx::LoadAcquireGpu(&p.workspace.slots[sequence % kPrefillRingSlots]), sequence);
       }
       const uint32_t mask = __ballot_sync(~0u, here);
@@ -221,6 +221,7 @@ __device__ inline void Watch(const PrefillParams& p, PrefillShared& shared, uint
       ready += count;
       if (count > 0) {
         __threadfence_block();
+        __syncwarp();
         if (lane == 0) shared.ready_chunks = ready;
       }
     }
@@ -237,19 +238,18 @@ __device__ inline void CrossOff(const PrefillParams& p, PrefillShared& shared) {
   ItemReader items(p, shared);
   RingPlace place;
   for (Item item; items.Next(item);) {
-    const uint32_t boxes = layout.RemoteIn(item.tile);
-    const uint32_t before = layout.RemoteBefore(item.tile);
+    const PrefillTile tile = layout.Tile(item.tile);
     const PrefillGroup group(layout, item.tile / layout.group_tiles);
     for (uint32_t chunk = 0; chunk < layout.k_chunks; ++chunk) {
       WaitFor(&shared.full[place.stage], place.phase);
       cuda::ptx::mbarrier_arrive(&shared.empty[place.stage]);
       place.Advance(Traits::kStages);
       const bool last = chunk + 1 == layout.k_chunks;
-      if (boxes == 0 || !(last || chunk % kFencedChunks == kFencedChunks - 1)) continue;
+      if (tile.remote == 0 || !(last || chunk % kFencedChunks == kFencedChunks - 1)) continue;
       __threadfence();
       for (uint32_t done = chunk / kFencedChunks * kFencedChunks; done <= chunk; ++done) {
-        for (uint32_t box = 0; box < boxes; ++box) {
-          const uint64_t sequence = group.Of(before + box, done);
+        for (uint32_t box = 0; box < tile.remote; ++box) {
+          const uint64_t sequence = group.Of(tile.remote_first + box, done);
           ptx::AddRelaxedGpu(&p.workspace.slots[sequence % kPrefillRingSlots], ~uint64_t{0});
         }
       }

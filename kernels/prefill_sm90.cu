@@ -17,7 +17,9 @@ constexpr int kConsumerRegisters = 224;
 __device__ inline void Schedule(const PrefillParams& p, PrefillShared& shared) {
   const auto count = static_cast<uint32_t>(p.layout.Items());
   RingPlace place;
-  for (uint32_t number = 0; number != kNoItem; place.Advance(kItemSlots)) {
+  uint32_t wanted_phase = 1;  // nothing to wait for at first
+  for (uint32_t number = 0; number != kNoItem; place.Advance(kItemSlots), wanted_phase ^= 1) {
+    WaitFor(&shared.wanted, wanted_phase);
     WaitForCluster(&shared.item_empty[place.stage], place.phase ^ 1);
     number = atomicAdd(&p.workspace.counters->next_item, 1u);
     if (number >= count) number = kNoItem;
@@ -42,27 +44,30 @@ class Producer {
 
   __device__ void Run() {
     ptx::PrefetchTensorMap(&p_.base.x_map);
-    ptx::PrefetchTensorMap(&p_.base.w_local_map);
+    if (p_.layout.local_boxes > 0) ptx::PrefetchTensorMap(&p_.base.w_local_map);
     ItemReader items(p_, shared_);
     uint32_t loaded = 0;
     for (Item item; items.Next(item);) {
-      const PrefillLayout& layout = p_.layout;
-      const uint32_t boxes = layout.BoxesIn(item.tile);
-      const uint32_t remote = layout.RemoteIn(item.tile);
-      const PrefillGroup group(layout, item.tile / layout.group_tiles);
+      const PrefillTile tile = p_.layout.Tile(item.tile);
+      const PrefillGroup group(p_.layout, item.tile / p_.layout.group_tiles);
+      const uint32_t chunks = p_.layout.k_chunks;
       const uint32_t first = rank_ * Traits::kBoxes / 2;
-      const uint32_t end = min(boxes, first + Traits::kBoxes / 2);
+      const uint32_t end = min(tile.count, first + Traits::kBoxes / 2);
       const auto batch = static_cast<int32_t>(item.pair * kPrefillPairBatch + rank_ * kPrefillBatchTile);
-      for (uint32_t chunk = 0; chunk < layout.k_chunks; ++chunk, ++loaded) {
+      const uint32_t last_before_next = chunks > kTakeAheadChunks ? chunks - kTakeAheadChunks : 0;
+      for (uint32_t chunk = 0; chunk < chunks; ++chunk, ++loaded) {
         WaitFor(&shared_.empty[place_.stage], place_.phase ^ 1);
         uint64_t* const full = &shared_.full[place_.stage];
         cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared,
-                                             full, Traits::kXBytes + boxes * kBoxBytes);
+                                             full, Traits::kXBytes + tile.count * kBoxBytes);
         uint8_t* const stage = ring_ + place_.stage * Traits::kStageBytes;
         ptx::TmaLoad(stage, &p_.base.x_map, static_cast<int32_t>(chunk * kChunkColumns), batch, full, x_policy_);
-        if (first < remote) WaitForRing(loaded);
-        for (uint32_t i = first; i < end; ++i) LoadBox(item.tile, i, remote, group, chunk, stage, full);
+        if (first < tile.remote) WaitForRing(loaded);
+        for (uint32_t i = first; i < end; ++i) {
+          LoadBox(tile.At(i), group, chunk, stage + Traits::kXBytes + i * kBoxBytes, full);
+        }
         place_.Advance(Traits::kStages);
+        if (rank_ == 0 && chunk == last_before_next) cuda::ptx::mbarrier_arrive(&shared_.wanted);
       }
     }
   }
@@ -77,11 +82,9 @@ class Producer {
     cuda::ptx::fence_proxy_async();
   }
 
-  __device__ void LoadBox(uint32_t tile, uint32_t i, uint32_t remote, const PrefillGroup& group, uint32_t chunk,
-                          uint8_t* stage, uint64_t* full) const {
-    uint8_t* const target = stage + Traits::kXBytes + i * kBoxBytes;
-    const PrefillBox box = p_.layout.BoxAt(tile, i);
-    if (i < remote) {
+  __device__ void LoadBox(const PrefillBox& box, const PrefillGroup& group, uint32_t chunk, uint8_t* target,
+                          uint64_t* full) const {
+    if (box.remote) {
       const uint64_t slot = group.Of(box.index, chunk) % kPrefillRingSlots;
       cuda::ptx::cp_async_bulk(cuda::ptx::space_cluster, cuda::ptx::space_global, target,
                                p_.workspace.ring + slot * kBoxBytes, uint32_t{kBoxBytes}, full, uint16_t{kBothCtas});
@@ -138,6 +141,7 @@ __device__ inline void Consume(const PrefillParams& p, uint8_t* ring, PrefillSha
   ItemReader items(p, shared);
   RingPlace place;
   for (Item item; items.NextOfWarp(item);) {
+    const PrefillTile tile = p.layout.Tile(item.tile);
     float sums[Traits::kN / 2];
     uint32_t before = place.stage;
     StartNext<Traits, true>(ring_address, shared, sums, place, group);
@@ -151,7 +155,7 @@ __device__ inline void Consume(const PrefillParams& p, uint8_t* ring, PrefillSha
     ptx::WgmmaWait<0>();
     Release(shared, before, lane);
     const uint32_t batch = item.pair * kPrefillPairBatch + rank * kPrefillBatchTile + group * kBoxRows;
-    StoreItem<Traits>(p, item, batch, staging, sums, thread, 1 + group);
+    StoreItem<Traits>(p, tile, batch, staging, sums, thread, 1 + group);
   }
   if (thread == 0) cuda::ptx::cp_async_bulk_wait_group(cuda::ptx::n32_t<0>());
 }
@@ -169,6 +173,7 @@ __device__ inline void InitialiseShared(PrefillShared& shared) {
     cuda::ptx::mbarrier_init(&shared.item_full[slot], 1);
     cuda::ptx::mbarrier_init(&shared.item_empty[slot], uint32_t{kItemReaders});
   }
+  cuda::ptx::mbarrier_init(&shared.wanted, 1);
   shared.ready_chunks = 0;
 }
 

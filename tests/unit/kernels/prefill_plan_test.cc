@@ -77,7 +77,7 @@ TEST(PlanPrefillTest, TheFirstWaveIsLocalWhereTheOthersHaveRoom) {
 
 // ---- The layout -----------------------------------------------------------------------------------------------------
 
-TEST(PrefillLayoutTest, EveryBoxIsInOneTileAndATilesValidBoxesComeFirst) {
+TEST(PrefillLayoutTest, EveryBoxIsInOneTile) {
   std::mt19937_64 random(2);
   for (int i = 0; i < 1'000; ++i) {
     DeviceTraits device;
@@ -88,12 +88,13 @@ TEST(PrefillLayoutTest, EveryBoxIsInOneTileAndATilesValidBoxesComeFirst) {
     std::vector<uint32_t> remote(layout.remote_boxes);
     ASSERT_EQ(local.size(), DivideUp(local_rows, kBoxRows));
     ASSERT_EQ(remote.size(), DivideUp(n - local_rows, kBoxRows));
-    for (uint32_t tile = 0; tile < layout.tiles; ++tile) {
-      for (uint32_t j = 0; j < layout.row_boxes; ++j) {
-        const PrefillBox box = layout.BoxAt(tile, j);
-        ASSERT_EQ(box.valid, j < layout.BoxesIn(tile));
-        ASSERT_EQ(box.remote, j < layout.RemoteIn(tile));
-        if (box.valid) ++(box.remote ? remote : local).at(box.index);
+    for (uint32_t number = 0; number < layout.tiles; ++number) {
+      const PrefillTile tile = layout.Tile(number);
+      ASSERT_LE(tile.remote, tile.count);
+      ASSERT_LE(tile.count, layout.row_boxes);
+      for (uint32_t j = 0; j < tile.count; ++j) {
+        ASSERT_EQ(tile.At(j).remote, j < tile.remote);
+        ++(tile.At(j).remote ? remote : local).at(tile.At(j).index);
       }
     }
     ASSERT_EQ(std::count(local.begin(), local.end(), 1u), static_cast<std::ptrdiff_t>(local.size()));
@@ -110,10 +111,10 @@ TEST(PrefillLayoutTest, SequenceNumbersAreAllDifferentAndFollowTheGroupsColumns)
     const PrefillLayout layout = RandomPlan(random, &device, &n, &local_rows).layout;
     if (layout.RemoteChunks() > 200'000) continue;
     std::vector<bool> seen(layout.RemoteChunks());
-    for (uint32_t tile = 0; tile < layout.tiles; ++tile) {
-      const PrefillGroup group(layout, tile / layout.group_tiles);
-      for (uint32_t j = 0; j < layout.RemoteIn(tile); ++j) {
-        const uint32_t box = layout.BoxAt(tile, j).index;
+    for (uint32_t number = 0; number < layout.tiles; ++number) {
+      const PrefillGroup group(layout, number / layout.group_tiles);
+      for (uint32_t j = 0; j < layout.Tile(number).remote; ++j) {
+        const uint32_t box = layout.Tile(number).At(j).index;
         for (uint32_t chunk = 0; chunk < layout.k_chunks; ++chunk) {
           const uint64_t sequence = group.Of(box, chunk);
           ASSERT_LT(sequence, seen.size());
@@ -136,10 +137,10 @@ TEST(PrefillLayoutTest, RemoteBoxesAreDealtOutEvenlyBehindTheFirstRemoteTile) {
   layout.local_boxes = 54;
   layout.remote_boxes = 10;
   layout.first_remote_tile = 8;
-  for (uint32_t tile = 0; tile < 8; ++tile) EXPECT_EQ(layout.RemoteIn(tile), 0u);
+  for (uint32_t tile = 0; tile < 8; ++tile) EXPECT_EQ(layout.Tile(tile).remote, 0u);
   for (uint32_t tile = 8; tile < 16; ++tile) {
-    EXPECT_GE(layout.RemoteIn(tile), 1u);
-    EXPECT_LE(layout.RemoteIn(tile), 2u);
+    EXPECT_GE(layout.Tile(tile).remote, 1u);
+    EXPECT_LE(layout.Tile(tile).remote, 2u);
   }
 }
 
