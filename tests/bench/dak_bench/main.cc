@@ -13,13 +13,15 @@ namespace dak::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: dak-bench gemm|link|mix|pass|prefill [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
+    "usage: dak-bench gemm|link|mix|pass|prefill|multicast [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1] "
+    "[--window BYTES]\n"
     "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--no-peers]\n"
     "gemm: one operation at a time; --tune also times the tiles that weren't chosen\n"
     "link: the kernel's remote reads by window\n"
     "mix:  local and remote rows at once, by window, and with none\n"
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
     "prefill: large batches; a ratio of -1 is what hides behind the products\n"
+    "multicast: remote tiles that every CTA of a cluster needs, with multicast and without\n"
     "Numbers are checked against float64 before anything is timed. Peers need libcublas in the loader's path.\n";
 
 template <class T>
@@ -98,6 +100,8 @@ int main(int argc, char** argv) {
     json = RunPass(context, options);
   } else if (options.command == "prefill") {
     json = RunPrefill(context, options);
+  } else if (options.command == "multicast") {
+    json = RunMulticast(context);
   } else {
     Fail(options.command.c_str(), "no such sub-command");
   }
