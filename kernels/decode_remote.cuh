@@ -215,10 +215,18 @@ __device__ inline void FinishRemote(const Params& p, const Work& work) {
   if (p.report != nullptr) Publish(p);
 }
 
+// How much of the window a CTA has, by default.
+struct EqualShare {
+  template <class Work>
+  __device__ uint32_t operator()(uint64_t window_bytes, uint32_t finished_mask, const Work& work) const {
+    return ShareOf(window_bytes, finished_mask, work);
+  }
+};
+
 // The meter's thread: keeps the share up to date and carries figures to the session's, and to the report page. Its
 // loads are used one pause or more after they were made: it must not be waiting for one when the last read is back.
-template <class Params, class Work, class Shared>
-__device__ inline void RunMeter(const Params& p, const Work& work, Shared& shared) {
+template <class Share = EqualShare, class Params, class Work, class Shared>
+__device__ inline void RunMeter(const Params& p, const Work& work, Shared& shared, const Share& share = {}) {
   uint64_t window_bytes = ~uint64_t{0};
   if (p.control != nullptr) window_bytes = ptx::LoadRelaxedSys(&p.control->window_bytes);
   while (shared.link_open == 0) {
@@ -229,7 +237,7 @@ __device__ inline void RunMeter(const Params& p, const Work& work, Shared& share
   uint64_t state = 0;
   uint64_t next_window_bytes = window_bytes;
   for (uint32_t pause = 1; shared.drained == 0; ++pause) {
-    shared.share_bytes = ShareOf(window_bytes, FinishedMask(state), work);
+    shared.share_bytes = share(window_bytes, FinishedMask(state), work);
     const uint64_t pause_start = clock64();
     while (shared.drained == 0 && clock64() - pause_start < kMeterPauseClocks) {
     }

@@ -16,9 +16,8 @@ namespace dak::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: dak-bench gemm|attention|link|mix|pass|launch|control [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1]\n"
-    "                 [--window "
-    "BYTES]\n"
+    "usage: dak-bench gemm|attention|link|mix|pass|launch|control|prefill|multicast [--json FILE] [--batches 1,8,64]\n"
+    "                 [--ratios 0,0.1,1] [--window BYTES]\n"
     "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--no-peers]\n"
     "gemm: one operation at a time; --tune also times the tiles that weren't chosen\n"
     "attention: decode over paged KV, [--contexts 4096,65536] [--page 16|64] [--peer FILE of attention_peer.py]; a "
@@ -29,6 +28,8 @@ constexpr char kUsage[] =
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
     "launch: CPU time of a launch\n"
     "control: the same work with control and report page, and without\n"
+    "prefill: large batches; a ratio of -1 is what hides behind the products\n"
+    "multicast: remote tiles that every CTA of a cluster needs, with multicast and without\n"
     "neighbours: processes that share the GPU under dakd; see dak-bench neighbours --help\n"
     "--no-peers times dak alone; cuBLAS still gives the ceiling of compute\n"
     "Numbers are checked against float64 before anything is timed. Peers need libcublas in the loader's path.\n";
@@ -55,6 +56,9 @@ Options Parse(int argc, char** argv) {
   } else if (options.command == "attention") {
     options.batches = {1, 8, 32};
     options.ratios = {0, -1, 0.1, 0.5};
+  } else if (options.command == "prefill") {
+    options.batches = {2048, 4096};
+    options.ratios = {0, 0.05, -1};
   }
   for (int i = 2; i < argc; ++i) {
     const std::string flag = argv[i];
@@ -129,6 +133,10 @@ int main(int argc, char** argv) {
     json = RunLaunch(context);
   } else if (options.command == "control") {
     json = RunControl(context);
+  } else if (options.command == "prefill") {
+    json = RunPrefill(context, options);
+  } else if (options.command == "multicast") {
+    json = RunMulticast(context);
   } else {
     Fail(options.command.c_str(), "no such sub-command");
   }

@@ -124,6 +124,8 @@ std::string RunMix(Context& context, const Options& options);
 std::string RunPass(Context& context, const Options& options);
 std::string RunLaunch(Context& context);
 std::string RunControl(Context& context);
+std::string RunMulticast(Context& context);
+std::string RunPrefill(Context& context, const Options& options);
 
 }  // namespace dak::bench
 
