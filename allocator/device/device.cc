@@ -66,6 +66,11 @@ absl::Status ValidateTensorMapSpec(const TensorMapSpec& spec, uint64_t address) 
   return CheckTensorAddress(address);
 }
 
+absl::Status CheckRebaseAddress(uint64_t address) {
+  if (address == 0) return InvalidField("address", "is null", "where the array is mapped", "NULL_ADDRESS");
+  return CheckTensorAddress(address);
+}
+
 absl::Status CheckTensorAddress(uint64_t address) {
   if (address % kAlignmentBytes == 0) return absl::OkStatus();
   return InvalidField("address", absl::StrCat(address, " is misaligned"), "a multiple of 16", "MISALIGNED");

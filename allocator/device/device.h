@@ -153,7 +153,7 @@ class Device {
   // Encodes a descriptor for an array at `address` (a multiple of 16; it needn't be mapped in this process).
   // Deterministic: equal arguments give equal bytes, in any process.
   virtual absl::StatusOr<TensorMap> EncodeTensorMap(const TensorMapSpec& spec, uint64_t address) = 0;
-  // The same descriptor at another address: equal to encoding it there.
+  // The same descriptor at another address, which mustn't be null: equal to encoding it there.
   virtual absl::StatusOr<TensorMap> RebaseTensorMap(const TensorMap& map, uint64_t address) = 0;
 
   // A zeroed page of `bytes` (whole 4 KiB pages) behind `*fd`, mapped read-write here. `*fd` is read-write; for a

@@ -28,6 +28,9 @@ absl::Status CheckHandle(const ExportedHandle& handle);
 absl::Status CheckPageHandle(const UniqueFd& fd, uint64_t bytes);
 // INVALID_ARGUMENT unless a descriptor can start there.
 absl::Status CheckTensorAddress(uint64_t address);
+// INVALID_ARGUMENT unless a descriptor can be moved there: as above, and not null.
+// NOTE: cuTensorMapReplaceAddress refuses null, which cuTensorMapEncodeTiled takes (driver 580).
+absl::Status CheckRebaseAddress(uint64_t address);
 
 // `status` with a machine-readable reason (allocator/base/error_detail.h).
 absl::Status WithReason(absl::Status status, absl::string_view reason);

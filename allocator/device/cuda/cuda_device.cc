@@ -198,7 +198,7 @@ absl::StatusOr<TensorMap> CudaDevice::EncodeTensorMap(const TensorMapSpec& spec,
 }
 
 absl::StatusOr<TensorMap> CudaDevice::RebaseTensorMap(const TensorMap& map, uint64_t address) {
-  DAK_RETURN_IF_ERROR(CheckTensorAddress(address));
+  DAK_RETURN_IF_ERROR(CheckRebaseAddress(address));
   DAK_ASSIGN_OR_RETURN(ContextScope scope, ContextScope::Enter(context_));
   CUtensorMap rebased{};
   std::memcpy(&rebased, map.bytes.data(), sizeof(rebased));

@@ -300,6 +300,7 @@ CUresult TensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuuint
 CUresult TensorMapReplaceAddress(CUtensorMap* map, void* address) {
   FAKE_ENTER(cuTensorMapReplaceAddress);
   FAKE_NEED_CONTEXT(cuTensorMapReplaceAddress);
+  if (address == nullptr) return CUDA_ERROR_INVALID_VALUE;
   map->opaque[0] = reinterpret_cast<uint64_t>(address);
   return CUDA_SUCCESS;
 }
