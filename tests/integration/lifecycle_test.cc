@@ -167,7 +167,7 @@ TEST_F(LifecycleTest, RefusalsNameTheField) {
   EXPECT_EQ(refusal(Matrix("w", 64, uint64_t{1} << 31, 0)).field(), "tensors[0].cols");
   EXPECT_EQ(refusal(Matrix("w", 64, 64, 1.5)).field(), "tensors[0].offload_ratio");
   EXPECT_EQ(refusal(Matrix("", 64, 64, 0)).field(), "tensors[0].name");
-  EXPECT_EQ(refusal(Matrix("w", 64, 64, 0, static_cast<dak_data_type>(7))).field(), "tensors[0].data_type");
+  EXPECT_EQ(refusal(Matrix("w", 64, 64, 0, static_cast<dak_data_type>(77))).field(), "tensors[0].data_type");
   dak::TensorSpec cxl = Matrix("w", 64, 64, 0.5);
   cxl.remote_tier = DAK_TIER_CXL;
   const dak::Status absent = refusal(cxl);

@@ -68,9 +68,17 @@ typedef struct dak_error {
   uint64_t shortfall_bytes; /* QUOTA_EXCEEDED, POOL_EXHAUSTED: by how much it didn't fit */
 } dak_error;
 
-typedef enum dak_tier { DAK_TIER_HBM = 1, DAK_TIER_HOST = 2, DAK_TIER_CXL = 3 } dak_tier;
+/* The last enumerator of what is passed in is no value: it makes room for values that a program gets wrong, which are
+ * refused then, rather than undefined. */
+typedef enum dak_tier { DAK_TIER_HBM = 1, DAK_TIER_HOST = 2, DAK_TIER_CXL = 3, DAK_TIER_LIMIT = 0x7fffffff } dak_tier;
 
-typedef enum dak_data_type { DAK_BF16 = 1, DAK_F16 = 2, DAK_F32 = 3, DAK_U8 = 4 } dak_data_type;
+typedef enum dak_data_type {
+  DAK_BF16 = 1,
+  DAK_F16 = 2,
+  DAK_F32 = 3,
+  DAK_U8 = 4,
+  DAK_DATA_TYPE_LIMIT = 0x7fffffff
+} dak_data_type;
 
 typedef struct dak_session dak_session;
 typedef struct dak_tensor dak_tensor;
@@ -197,7 +205,11 @@ DAK_API dak_code dak_plan(dak_session* session, const dak_operation* operations,
 /* What dak_gemm does with the sums: y = activation(x W^T + bias) + residual, in fp32, rounded once. SwiGLU takes gate
  * and up projection from one W whose rows come in blocks: eight of the gate projection, the same eight of the up
  * projection, and so on. y is [batch, n / 2] then, silu(gate) * up; n and the rows in HBM must be multiples of 16. */
-typedef enum dak_activation { DAK_ACTIVATION_NONE = 0, DAK_ACTIVATION_SWIGLU = 1 } dak_activation;
+typedef enum dak_activation {
+  DAK_ACTIVATION_NONE = 0,
+  DAK_ACTIVATION_SWIGLU = 1,
+  DAK_ACTIVATION_LIMIT = 0x7fffffff
+} dak_activation;
 
 typedef struct dak_gemm_args {
   size_t struct_size;
