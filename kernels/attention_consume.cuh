@@ -238,6 +238,7 @@ struct Pieces {
     pieces.count = 0;
 #pragma unroll
     for (uint32_t kind = 0; kind < 2; ++kind) {
+      pieces.first[kind] = 0;
       pieces.counts[kind] = 0;
       const uint32_t blocks = BlocksOf(shared, static_cast<Kind>(kind), place.sequence);
       if (blocks == 0) continue;
@@ -249,31 +250,43 @@ struct Pieces {
     return pieces;
   }
 
-  // The first row of a piece in the workspace. From one piece of a kind to the next the task grows, or the CTA, so
-  // that their sum is a number of its own.
+  // The first row in the workspace of a CTA's piece. From one piece of a kind to the next the task grows, or the CTA,
+  // so that their sum is a number of its own.
   __device__ uint64_t RowOf(const AttentionParams& p, const AttentionWork& work, uint32_t kind, uint32_t cta) const {
     const uint32_t tasks = p.batch * p.kv_heads;
     const uint32_t before = kind == kLocal ? 0 : tasks + work.kinds[kLocal].workers;
     return (uint64_t{before} + task + cta) * p.group;
   }
+  // Of the i-th piece.
+  __device__ uint64_t RowOf(const AttentionParams& p, const AttentionWork& work, uint32_t i) const {
+    return i < counts[kLocal] ? RowOf(p, work, kLocal, first[kLocal] + i)
+                              : RowOf(p, work, kRemote, first[kRemote] + i - counts[kLocal]);
+  }
 };
 
-// Merges all pieces of a task and stores its outputs.
+// Merges all pieces of a task and stores its outputs. Several pieces are fetched at once, since each takes its way to
+// L2.
 template <class Traits>
 __device__ inline void MergePieces(const AttentionParams& p, const AttentionWork& work, const Place& place,
                                    const Pieces& pieces, uint32_t thread) {
   constexpr uint32_t kQuads = Traits::kHeadDim / 4;
+  constexpr uint32_t kAtOnce = 8;
   for (uint32_t i = thread; i < p.group * kQuads; i += kConsumerThreads) {
     const uint32_t row = i / kQuads;
     const uint32_t column = i % kQuads * 4;
     Merged merged;
-    for (uint32_t kind = 0; kind < 2; ++kind) {
-#pragma unroll 4
-      for (uint32_t j = 0; j < pieces.counts[kind]; ++j) {
-        const uint64_t at = pieces.RowOf(p, work, kind, pieces.first[kind] + j) + row;
-        const float2 statistics = __ldcg(p.workspace.statistics + at);
-        merged.Add(statistics,
-                   __ldcg(reinterpret_cast<const float4*>(p.workspace.outputs + at * Traits::kHeadDim + column)));
+    for (uint32_t begin = 0; begin < pieces.count; begin += kAtOnce) {
+      float2 statistics[kAtOnce];
+      float4 columns[kAtOnce];
+#pragma unroll
+      for (uint32_t j = 0; j < kAtOnce; ++j) {
+        const uint64_t at = pieces.RowOf(p, work, min(begin + j, pieces.count - 1)) + row;
+        statistics[j] = __ldcg(p.workspace.statistics + at);
+        columns[j] = __ldcg(reinterpret_cast<const float4*>(p.workspace.outputs + at * Traits::kHeadDim + column));
+      }
+#pragma unroll
+      for (uint32_t j = 0; j < kAtOnce; ++j) {
+        if (begin + j < pieces.count) merged.Add(statistics[j], columns[j]);
       }
     }
     StoreOutput<Traits>(p, place, row, column, merged);
