@@ -4,16 +4,58 @@
 #include <array>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
-#include "kernels/cuda_support.h"
 #include "kernels/gemm.h"
 #include "kernels/gemm_launch.h"
 #include "kernels/gemm_operands.h"
 
 namespace dak::kernels {
 namespace {
+
+absl::Status FromCuda(cudaError_t error, absl::string_view what) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  return WithDetail(absl::InternalError(absl::StrCat(what, ": ", cudaGetErrorName(error), " (", static_cast<int>(error),
+                                                     "), ", cudaGetErrorString(error))),
+                    {.field = {}, .reason = "DRIVER_ERROR", .limit = {}});
+}
+
+struct CudaFree {
+  void operator()(void* memory) const { cudaFree(memory); }
+};
+template <class T>
+using DeviceArray = std::unique_ptr<T, CudaFree>;
+
+// `count` elements of device memory, every byte `byte`.
+template <class T>
+absl::StatusOr<DeviceArray<T>> Allocate(size_t count, int byte) {
+  void* memory = nullptr;
+  DAK_RETURN_IF_ERROR(FromCuda(cudaMalloc(&memory, count * sizeof(T)), "cudaMalloc"));
+  DeviceArray<T> array(static_cast<T*>(memory));
+  DAK_RETURN_IF_ERROR(FromCuda(cudaMemset(memory, byte, count * sizeof(T)), "cudaMemset"));
+  return array;
+}
+
+// Makes a device current for a scope.
+class ScopedDevice {
+ public:
+  explicit ScopedDevice(int ordinal) {
+    cudaGetDevice(&previous_);
+    if (previous_ != ordinal) error_ = cudaSetDevice(ordinal);
+  }
+  ~ScopedDevice() { cudaSetDevice(previous_); }
+  ScopedDevice(const ScopedDevice&) = delete;
+  ScopedDevice& operator=(const ScopedDevice&) = delete;
+  cudaError_t error() const { return error_; }
+
+ private:
+  int previous_ = 0;
+  cudaError_t error_ = cudaSuccess;
+};
 
 // Encoded maps of x by what they were encoded from: engines reuse few activation buffers.
 class XMaps {
@@ -102,7 +144,24 @@ class CudaGemmRunner final : public GemmRunner {
   explicit CudaGemmRunner(int ordinal) : ordinal_(ordinal) {}
 
   absl::Status Initialise() {
-    DAK_RETURN_IF_ERROR(QueryDevice(ordinal_, traits_, ns_per_clock_));
+    int major = 0;
+    int minor = 0;
+    int multiprocessors = 0;
+    int clock_khz = 0;
+    const auto query = [&](int* value, cudaDeviceAttr attribute) {
+      return FromCuda(cudaDeviceGetAttribute(value, attribute, ordinal_), "cudaDeviceGetAttribute");
+    };
+    DAK_RETURN_IF_ERROR(query(&major, cudaDevAttrComputeCapabilityMajor));
+    DAK_RETURN_IF_ERROR(query(&minor, cudaDevAttrComputeCapabilityMinor));
+    if (major != 9 || minor != 0) {
+      return WithDetail(absl::FailedPreconditionError(absl::StrCat("device ", ordinal_, " is of architecture ", major,
+                                                                   ".", minor, "; kernels are for 9.0")),
+                        {.field = {}, .reason = "ARCHITECTURE_UNSUPPORTED", .limit = "9.0"});
+    }
+    DAK_RETURN_IF_ERROR(query(&multiprocessors, cudaDevAttrMultiProcessorCount));
+    DAK_RETURN_IF_ERROR(query(&clock_khz, cudaDevAttrClockRate));
+    traits_.multiprocessors = static_cast<uint32_t>(multiprocessors);
+    ns_per_clock_ = 1e6f / static_cast<float>(clock_khz);
     DAK_RETURN_IF_ERROR(FromCuda(PrepareDecodeGemm(), "preparing the decode GEMM"));
     // One of each kind is the least, whatever the device.
     const uint32_t ctas = std::max(2u, traits_.multiprocessors);
