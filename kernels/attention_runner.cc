@@ -1,7 +1,7 @@
 #include <algorithm>
-#include <array>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
@@ -16,15 +16,15 @@ namespace {
 
 constexpr uint32_t kMaxHeadDim = 128;
 
-// Encoded maps of pools by what they were encoded from: an engine has one pool a layer, or one in all.
+// Encoded maps of pools by what they were encoded from: an engine has one pool a layer, or one in all. Two pools that
+// share a place are encoded again whenever they take turns, which costs a microsecond.
 class PoolMaps {
  public:
   absl::StatusOr<CUtensorMap> Get(const AttentionShape& shape, uint64_t pool, uint64_t pages, bool promote) {
     const Key key{pool, pages, shape.kv_heads, shape.head_dim, shape.page_tokens, shape.element, promote};
-    for (const Entry& entry : entries_) {
-      if (entry.key == key) return entry.map;
-    }
-    Entry& entry = entries_[next_];
+    constexpr uint64_t kMix = 0x9E37'79B9'7F4A'7C15;
+    Entry& entry = entries_[(pool * kMix >> 32) % entries_.size()];
+    if (entry.key == key) return entry.map;
     entry.key = {};
     DAK_RETURN_IF_ERROR(
         FromCuda(EncodePages(&entry.map, reinterpret_cast<const void*>(pool), shape.element == ElementType::kF16, pages,
@@ -32,7 +32,6 @@ class PoolMaps {
                              promote ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_NONE),
                  "cuTensorMapEncodeTiled"));
     entry.key = key;
-    next_ = (next_ + 1) % entries_.size();
     return entry.map;
   }
 
@@ -51,8 +50,7 @@ class PoolMaps {
     Key key;
     CUtensorMap map;
   };
-  std::array<Entry, 64> entries_{};
-  size_t next_ = 0;
+  std::vector<Entry> entries_ = std::vector<Entry>(1024);
 };
 
 class CudaAttentionRunner final : public AttentionRunner {
