@@ -89,9 +89,12 @@ class AttentionRunner {
                               void* stream) = 0;
 };
 
-// NOT_FOUND if this build has no CUDA code, FAILED_PRECONDITION if the device's architecture isn't supported.
+// With `link_counters`, GemmRunner's, both share the window and the report page of one LinkView, and launches of both
+// must be ordered among themselves; 0: it has its own. NOT_FOUND if this build has no CUDA code, FAILED_PRECONDITION if
+// the device's architecture isn't supported.
 absl::StatusOr<std::unique_ptr<AttentionRunner>> CreateCudaAttentionRunner(int device_ordinal,
-                                                                           const AttentionLimits& limits);
+                                                                           const AttentionLimits& limits,
+                                                                           uint64_t link_counters = 0);
 
 // What the reference's remote reads took, by the link's model.
 using AttentionReferenceStats = GemmReferenceStats;

@@ -55,10 +55,12 @@ class PoolMaps {
 
 class CudaAttentionRunner final : public AttentionRunner {
  public:
-  static absl::StatusOr<std::unique_ptr<AttentionRunner>> Create(int ordinal, const AttentionLimits& limits) {
+  static absl::StatusOr<std::unique_ptr<AttentionRunner>> Create(int ordinal, const AttentionLimits& limits,
+                                                                 uint64_t link_counters) {
     ScopedDevice device(ordinal);
     DAK_RETURN_IF_ERROR(FromCuda(device.error(), "cudaSetDevice"));
     auto runner = std::unique_ptr<CudaAttentionRunner>(new CudaAttentionRunner(ordinal, limits));
+    runner->link_ = reinterpret_cast<LinkCounters*>(link_counters);
     DAK_RETURN_IF_ERROR(runner->Initialise());
     return runner;
   }
@@ -94,7 +96,7 @@ class CudaAttentionRunner final : public AttentionRunner {
     launch.context_ready = operands.context_ready;
     launch.control = link.control;
     launch.report = link.report;
-    launch.workspace = {link_.get(), outputs_.get(), statistics_.get(), arrivals_.get()};
+    launch.workspace = {link_, outputs_.get(), statistics_.get(), arrivals_.get()};
     launch.plan = PlanAttention(shape.head_dim, traits_, LinkTraits{});
     launch.ns_per_clock = ns_per_clock_;
     return FromCuda(LaunchAttention(launch, static_cast<cudaStream_t>(stream)), "launching decode attention");
@@ -115,7 +117,10 @@ class CudaAttentionRunner final : public AttentionRunner {
     DAK_RETURN_IF_ERROR(FromCuda(PrepareAttention(), "preparing decode attention"));
     const uint32_t ctas = PlanAttention(kMaxHeadDim, traits_, LinkTraits{}).ctas;
     const size_t rows = AttentionRows(limits_.max_batch, limits_.max_heads, ctas);
-    DAK_ASSIGN_OR_RETURN(link_, Allocate<LinkCounters>(1, 0));
+    if (link_ == nullptr) {
+      DAK_ASSIGN_OR_RETURN(own_link_, Allocate<LinkCounters>(1, 0));
+      link_ = own_link_.get();
+    }
     DAK_ASSIGN_OR_RETURN(outputs_, Allocate<float>(rows * kMaxHeadDim, 0));
     DAK_ASSIGN_OR_RETURN(statistics_, Allocate<float2>(rows, 0));
     DAK_ASSIGN_OR_RETURN(arrivals_, Allocate<uint32_t>(size_t{limits_.max_batch} * limits_.max_heads, 0));
@@ -127,7 +132,8 @@ class CudaAttentionRunner final : public AttentionRunner {
   DeviceTraits traits_;
   float ns_per_clock_ = 0;
   PoolMaps maps_;
-  DeviceArray<LinkCounters> link_;
+  LinkCounters* link_ = nullptr;  // its own or a GemmRunner's
+  DeviceArray<LinkCounters> own_link_;
   DeviceArray<float> outputs_;
   DeviceArray<float2> statistics_;
   DeviceArray<uint32_t> arrivals_;
@@ -136,8 +142,9 @@ class CudaAttentionRunner final : public AttentionRunner {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AttentionRunner>> CreateCudaAttentionRunner(int device_ordinal,
-                                                                           const AttentionLimits& limits) {
-  return CudaAttentionRunner::Create(device_ordinal, limits);
+                                                                           const AttentionLimits& limits,
+                                                                           uint64_t link_counters) {
+  return CudaAttentionRunner::Create(device_ordinal, limits, link_counters);
 }
 
 }  // namespace dak::kernels

@@ -3,7 +3,8 @@
 namespace dak::kernels {
 
 absl::StatusOr<std::unique_ptr<AttentionRunner>> CreateCudaAttentionRunner(int /*device_ordinal*/,
-                                                                           const AttentionLimits& /*limits*/) {
+                                                                           const AttentionLimits& /*limits*/,
+                                                                           uint64_t /*link_counters*/) {
   return absl::NotFoundError("built without CUDA");
 }
 
