@@ -2,7 +2,7 @@
 #ifndef DAK_KERNELS_ATTENTION_COMMON_CUH_
 #define DAK_KERNELS_ATTENTION_COMMON_CUH_
 
-#include "kernels/attention_launch.h"
+#include "kernels/attention_params.cuh"
 #include "kernels/decode_common.cuh"
 
 namespace dak::kernels {
@@ -13,30 +13,6 @@ inline constexpr uint32_t kAttentionThreads = kConsumerThreads + 2 * kWarpThread
 inline constexpr uint32_t kTileRows = 16;                                           // query heads of a matrix product
 inline constexpr uint32_t kSequencesPerThread = kMaxAttentionBatch / kConsumerThreads;
 static_assert(kMaxGroup <= kConsumerWarps * kTileRows);
-
-// decode_remote.cuh uses the names that DecodeParams has too.
-struct AttentionParams {
-  CUtensorMap local_map;
-  CUtensorMap remote_map;
-  const uint16_t* q;
-  uint16_t* out;
-  const int32_t* block_table;
-  const int32_t* lengths;
-  const int32_t* remote_counts;
-  uint32_t batch;
-  uint32_t heads;
-  uint32_t kv_heads;
-  uint32_t group;
-  uint32_t page_shift;  // a page holds 1 << page_shift tokens
-  uint32_t max_pages;
-  float scale;  // of scores, to base 2
-  AttentionPlan plan;
-  const v1::LinkControl* control;
-  v1::LinkReport* report;
-  AttentionWorkspace workspace;
-  float ns_per_clock;
-  uint32_t context_ready;
-};
 
 // How a template instance lies in shared memory: a ring of blocks, then the consumer warps' results, then the rest.
 // A block is keys, then values; each is in panels of kPanel columns. Where a row of a panel has 128 bytes TMA swizzles
@@ -138,6 +114,17 @@ __device__ inline Place Locate(const AttentionParams& p, const AttentionShared& 
 
 __device__ inline uint32_t BlocksOf(const AttentionShared& shared, Kind kind, uint32_t sequence) {
   return shared.first_block[kind][sequence + 1] - shared.first_block[kind][sequence];
+}
+
+// The number in its pool of the page that a block lies in.
+__device__ inline uint32_t PageOf(const AttentionParams& p, const AttentionShared& shared, Kind kind,
+                                  const Place& place) {
+  uint32_t entry = place.block * kBlockTokens >> p.page_shift;
+  if (kind == kLocal) {
+    const uint32_t remote_tokens = BlocksOf(shared, kRemote, place.sequence) * kBlockTokens;
+    entry += (remote_tokens + (1u << p.page_shift) - 1) >> p.page_shift;
+  }
+  return static_cast<uint32_t>(p.block_table[uint64_t{place.sequence} * p.max_pages + entry]);
 }
 
 // Sums up the blocks of every sequence, by the consumers' threads; the others pass through.

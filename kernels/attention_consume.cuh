@@ -1,4 +1,4 @@
-// The consumer's half of the attention kernel: a warp multiplies blocks as they come, and pieces of a task are merged.
+// The consumer's half of the attention kernel: a warp multiplies blocks as they come.
 //
 // Four warps; each has a tile of up to 16 of the group's query heads, and where the group needs fewer than four tiles,
 // the warps of one tile take blocks in turn. A warp keeps its own largest score, sum and output, so warps meet only
@@ -6,40 +6,10 @@
 #ifndef DAK_KERNELS_ATTENTION_CONSUME_CUH_
 #define DAK_KERNELS_ATTENTION_CONSUME_CUH_
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include "kernels/attention_common.cuh"
+#include "kernels/attention_pieces.cuh"
 #include "kernels/ptx/mma.h"
 
 namespace dak::kernels {
-
-// Waits for all consumer warps of the CTA.
-__device__ inline void MeetConsumers() { asm volatile("bar.sync 1, %0;" ::"n"(kConsumerThreads) : "memory"); }
-
-template <bool kF16>
-__device__ inline uint32_t PackElements(float low, float high) {
-  if constexpr (kF16) {
-    const __half2 pair = __floats2half2_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-  } else {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-  }
-}
-
-// Which rows and blocks a warp works on.
-struct Turn {
-  uint32_t tiles;   // of the group
-  uint32_t tile;    // this warp's
-  uint32_t splits;  // warps of one tile
-  uint32_t split;
-
-  __device__ static Turn Of(uint32_t group, uint32_t warp) {
-    const uint32_t tiles = group <= kTileRows ? 1 : group <= 2 * kTileRows ? 2 : 4;
-    return {tiles, warp % tiles, kConsumerWarps / tiles, warp / tiles};
-  }
-};
 
 // One warp's state in a piece. Of a lane: rows lane / 4 and lane / 4 + 8 of its tile.
 template <class Traits>
@@ -192,146 +162,6 @@ class Accumulator {
   float largest_[2];                      // score, to base 2
   float sums_[2];                         // of this lane's columns
 };
-
-// ---- Pieces ---------------------------------------------------------------------------------------------------------
-
-// Four columns of a query head, being merged by log-sum-exp.
-struct Merged {
-  float largest = -INFINITY;
-  float sum = 0;
-  float4 columns = {0, 0, 0, 0};
-
-  // Adds another's, which may be of no token: its largest score is minus infinity then.
-  __device__ void Add(float2 statistics, float4 other) {
-    const float now = fmaxf(largest, statistics.x);
-    if (now == -INFINITY) return;
-    const float a = ptx::Exp2(largest - now);
-    const float b = ptx::Exp2(statistics.x - now);
-    largest = now;
-    sum = sum * a + statistics.y * b;
-    columns = {columns.x * a + other.x * b, columns.y * a + other.y * b, columns.z * a + other.z * b,
-               columns.w * a + other.w * b};
-  }
-};
-
-template <class Traits>
-__device__ inline void StoreOutput(const AttentionParams& p, const Place& place, uint32_t row, uint32_t column,
-                                   const Merged& merged) {
-  const float scale = 1 / merged.sum;
-  const uint64_t head = uint64_t{place.sequence} * p.heads + place.head * p.group + row;
-  const float4& v = merged.columns;
-  *reinterpret_cast<uint2*>(p.out + head * Traits::kHeadDim + column) = make_uint2(
-      PackElements<Traits::kF16>(v.x * scale, v.y * scale), PackElements<Traits::kF16>(v.z * scale, v.w * scale));
-}
-
-// The pieces of one task: in each kind, those of CTAs `first` to `last`.
-struct Pieces {
-  uint32_t task;
-  uint32_t count;
-  uint32_t first[2];
-  uint32_t counts[2];
-
-  __device__ static Pieces Of(const AttentionParams& p, const AttentionWork& work, const AttentionShared& shared,
-                              const Place& place) {
-    Pieces pieces;
-    pieces.task = place.sequence * p.kv_heads + place.head;
-    pieces.count = 0;
-#pragma unroll
-    for (uint32_t kind = 0; kind < 2; ++kind) {
-      pieces.first[kind] = 0;
-      pieces.counts[kind] = 0;
-      const uint32_t blocks = BlocksOf(shared, static_cast<Kind>(kind), place.sequence);
-      if (blocks == 0) continue;
-      const uint32_t begin = shared.first_block[kind][place.sequence] * p.kv_heads + place.head * blocks;
-      pieces.first[kind] = work.kinds[kind].OwnerOf(begin);
-      pieces.counts[kind] = work.kinds[kind].OwnerOf(begin + blocks - 1) - pieces.first[kind] + 1;
-      pieces.count += pieces.counts[kind];
-    }
-    return pieces;
-  }
-
-  // The first row in the workspace of a CTA's piece. From one piece of a kind to the next the task grows, or the CTA,
-  // so that their sum is a number of its own.
-  __device__ uint64_t RowOf(const AttentionParams& p, const AttentionWork& work, uint32_t kind, uint32_t cta) const {
-    const uint32_t tasks = p.batch * p.kv_heads;
-    const uint32_t before = kind == kLocal ? 0 : tasks + work.kinds[kLocal].workers;
-    return (uint64_t{before} + task + cta) * p.group;
-  }
-  // Of the i-th piece.
-  __device__ uint64_t RowOf(const AttentionParams& p, const AttentionWork& work, uint32_t i) const {
-    return i < counts[kLocal] ? RowOf(p, work, kLocal, first[kLocal] + i)
-                              : RowOf(p, work, kRemote, first[kRemote] + i - counts[kLocal]);
-  }
-};
-
-// Merges all pieces of a task and stores its outputs. Several pieces are fetched at once, since each takes its way to
-// L2.
-template <class Traits>
-__device__ inline void MergePieces(const AttentionParams& p, const AttentionWork& work, const Place& place,
-                                   const Pieces& pieces, uint32_t thread) {
-  constexpr uint32_t kQuads = Traits::kHeadDim / 4;
-  constexpr uint32_t kAtOnce = 8;
-  for (uint32_t i = thread; i < p.group * kQuads; i += kConsumerThreads) {
-    const uint32_t row = i / kQuads;
-    const uint32_t column = i % kQuads * 4;
-    Merged merged;
-    for (uint32_t begin = 0; begin < pieces.count; begin += kAtOnce) {
-      float2 statistics[kAtOnce];
-      float4 columns[kAtOnce];
-#pragma unroll
-      for (uint32_t j = 0; j < kAtOnce; ++j) {
-        const uint64_t at = pieces.RowOf(p, work, min(begin + j, pieces.count - 1)) + row;
-        statistics[j] = __ldcg(p.workspace.statistics + at);
-        columns[j] = __ldcg(reinterpret_cast<const float4*>(p.workspace.outputs + at * Traits::kHeadDim + column));
-      }
-#pragma unroll
-      for (uint32_t j = 0; j < kAtOnce; ++j) {
-        if (begin + j < pieces.count) merged.Add(statistics[j], columns[j]);
-      }
-    }
-    StoreOutput<Traits>(p, place, row, column, merged);
-  }
-}
-
-// Ends a piece: the warps' shares of it become outputs, or a piece in the workspace; who ends a task's last piece
-// merges them all.
-template <class Traits>
-__device__ inline void EndPiece(const AttentionParams& p, const AttentionWork& work, const Turn& turn,
-                                const Place& place, const float* scratch, AttentionShared& shared, uint32_t thread) {
-  constexpr uint32_t kQuads = Traits::kHeadDim / 4;
-  const Pieces pieces = Pieces::Of(p, work, shared, place);
-  const uint64_t first_row = pieces.RowOf(p, work, work.kind, work.worker);
-  MeetConsumers();
-  for (uint32_t i = thread; i < p.group * kQuads; i += kConsumerThreads) {
-    const uint32_t row = i / kQuads;
-    const uint32_t column = i % kQuads * 4;
-    Merged merged;
-    for (uint32_t split = 0; split < turn.splits; ++split) {
-      const uint32_t at = (split * turn.tiles + row / kTileRows) * kTileRows + row % kTileRows;
-      merged.Add(shared.statistics[at],
-                 *reinterpret_cast<const float4*>(scratch + at * Traits::kScratchColumns + column));
-    }
-    if (pieces.count == 1) {
-      StoreOutput<Traits>(p, place, row, column, merged);
-      continue;
-    }
-    const uint64_t at = first_row + row;
-    *reinterpret_cast<float4*>(p.workspace.outputs + at * Traits::kHeadDim + column) = merged.columns;
-    if (column == 0) p.workspace.statistics[at] = make_float2(merged.largest, merged.sum);
-  }
-  if (pieces.count > 1) {
-    __threadfence();
-    MeetConsumers();
-    if (thread == 0) {
-      shared.is_last = atomicAdd(&p.workspace.arrivals[pieces.task], 1u) + 1 == pieces.count ? 1 : 0;
-      if (shared.is_last != 0) p.workspace.arrivals[pieces.task] = 0;
-      __threadfence();
-    }
-    MeetConsumers();
-    if (shared.is_last != 0) MergePieces<Traits>(p, work, place, pieces, thread);
-  }
-  MeetConsumers();  // the scratch memory is free again
-}
 
 // ---- The role -------------------------------------------------------------------------------------------------------
 

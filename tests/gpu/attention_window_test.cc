@@ -136,7 +136,7 @@ TEST_F(AttentionWindowTest, SharesItsWindowAndReportWithAGemmRunner) {
   constexpr uint64_t kWindow = 12 * kBoxBytes;
   auto gemm = CreateCudaGemmRunner(0);
   ASSERT_TRUE(gemm.ok()) << gemm.status();
-  auto runner = CreateCudaAttentionRunner(0, {}, (*gemm)->link_counters());
+  auto runner = CreateCudaAttentionRunner(0, {.link_counters = (*gemm)->link_counters()});
   ASSERT_TRUE(runner.ok()) << runner.status();
   runner_ = *std::move(runner);
   AttentionProblem attention({32, 8, 128, 16, ElementType::kBf16, {2000, 1000}, 0.5}, 1);
