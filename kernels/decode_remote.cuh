@@ -20,6 +20,9 @@ namespace dak::kernels {
 inline constexpr uint32_t kMeterPauseClocks = 1500;  // a bit less than a microsecond
 inline constexpr uint32_t kPausesPerWindowRead = 8;  // a read of host memory takes two or three pauses
 inline constexpr uint32_t kPausesPerPublish = 32;
+// A round trip that took longer waited for its process' turn of the GPU, and tells nothing of the link: without MPS a
+// turn is a millisecond or more, and 16 MB in flight take 0.34 ms.
+inline constexpr uint32_t kMostRoundTripClocks = 1'000'000;
 inline constexpr uint64_t kLeastCalibrationNs = 20'000;  // globaltimer may tick as coarsely as 1 us
 static_assert(kMaxRemoteCtas <= 32, "link_state has 32 bits for them");
 
@@ -96,8 +99,9 @@ class RemoteGate {
 
   __device__ void Retire(bool sampled) {
     const uint2 issue = shared_.issues[oldest_.stage];
-    if (sampled) {
-      clocks_ += static_cast<uint32_t>(clock()) - issue.x;  // right over one turn of the low word
+    const uint32_t clocks = static_cast<uint32_t>(clock()) - issue.x;  // right over one turn of the low word
+    if (sampled && clocks <= kMostRoundTripClocks) {
+      clocks_ += clocks;
       shared_.round_trip_clocks = clocks_;
       shared_.round_trips = ++samples_;
     }
@@ -211,10 +215,18 @@ __device__ inline void FinishRemote(const Params& p, const Work& work) {
   if (p.report != nullptr) Publish(p);
 }
 
+// How much of the window a CTA has, by default.
+struct EqualShare {
+  template <class Work>
+  __device__ uint32_t operator()(uint64_t window_bytes, uint32_t finished_mask, const Work& work) const {
+    return ShareOf(window_bytes, finished_mask, work);
+  }
+};
+
 // The meter's thread: keeps the share up to date and carries figures to the session's, and to the report page. Its
 // loads are used one pause or more after they were made: it must not be waiting for one when the last read is back.
-template <class Params, class Work, class Shared>
-__device__ inline void RunMeter(const Params& p, const Work& work, Shared& shared) {
+template <class Share = EqualShare, class Params, class Work, class Shared>
+__device__ inline void RunMeter(const Params& p, const Work& work, Shared& shared, const Share& share = {}) {
   uint64_t window_bytes = ~uint64_t{0};
   if (p.control != nullptr) window_bytes = ptx::LoadRelaxedSys(&p.control->window_bytes);
   while (shared.link_open == 0) {
@@ -225,7 +237,7 @@ __device__ inline void RunMeter(const Params& p, const Work& work, Shared& share
   uint64_t state = 0;
   uint64_t next_window_bytes = window_bytes;
   for (uint32_t pause = 1; shared.drained == 0; ++pause) {
-    shared.share_bytes = ShareOf(window_bytes, FinishedMask(state), work);
+    shared.share_bytes = share(window_bytes, FinishedMask(state), work);
     const uint64_t pause_start = clock64();
     while (shared.drained == 0 && clock64() - pause_start < kMeterPauseClocks) {
     }

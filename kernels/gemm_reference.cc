@@ -33,10 +33,28 @@ class Tile {
     }
   }
 
-  void Store(uint16_t* y, uint64_t first_row, uint64_t rows) const {
+  // `first_row` counts W's rows.
+  void Store(const GemmOperands& operands, uint64_t first_row, uint64_t rows) const {
+    const GemmEpilogue& epilogue = operands.epilogue;
+    const auto* bias = reinterpret_cast<const uint16_t*>(epilogue.bias);
+    const auto* residual = reinterpret_cast<const uint16_t*>(epilogue.residual);
+    auto* y = reinterpret_cast<uint16_t*>(operands.y);
+    const bool swiglu = epilogue.activation == GemmActivation::kSwiGlu;
+    const uint64_t columns = OutputColumns(shape_.n, epilogue.activation);
+    const auto sum_of = [&](uint64_t row, uint32_t batch) {
+      const float sum = sums_[row * shape_.batch + batch];
+      return bias == nullptr ? sum : sum + ElementToFloat(shape_.element, bias[first_row + row]);
+    };
     for (uint64_t row = 0; row < rows; ++row) {
+      if (swiglu && row / kSwiGluRows % 2 == 1) continue;  // the up projection's
+      const uint64_t w_row = first_row + row;
+      const uint64_t column = swiglu ? w_row / (2 * kSwiGluRows) * kSwiGluRows + w_row % kSwiGluRows : w_row;
       for (uint32_t batch = 0; batch < shape_.batch; ++batch) {
-        y[batch * shape_.n + first_row + row] = FloatToElement(shape_.element, sums_[row * shape_.batch + batch]);
+        float value = sum_of(row, batch);
+        if (swiglu) value = value / (1 + std::exp(-value)) * sum_of(row + kSwiGluRows, batch);
+        const uint64_t at = batch * columns + column;
+        if (residual != nullptr) value += ElementToFloat(shape_.element, residual[at]);
+        y[at] = FloatToElement(shape_.element, value);
       }
     }
   }
@@ -61,7 +79,6 @@ absl::StatusOr<GemmReferenceStats> GemmReference(const GemmShape& shape, const G
   const auto* x_elements = reinterpret_cast<const uint16_t*>(operands.x);
   std::vector<float> x(shape.batch * shape.k);
   for (size_t i = 0; i < x.size(); ++i) x[i] = ElementToFloat(shape.element, x_elements[i]);
-  auto* y = reinterpret_cast<uint16_t*>(operands.y);
   Tile tile(shape, x);
 
   const uint64_t row_bytes = shape.k * ElementBytes(shape.element);
@@ -75,7 +92,7 @@ absl::StatusOr<GemmReferenceStats> GemmReference(const GemmShape& shape, const G
         if (remote) reader.Read(rows * columns * ElementBytes(shape.element));
         tile.Accumulate(w + (first - part_begin) * shape.k, rows, column, columns);
       }
-      tile.Store(y, first, rows);
+      tile.Store(operands, first, rows);
       if (remote) clock.SleepTo(reader.seconds());
     }
   };
