@@ -11,6 +11,9 @@ inline constexpr uint32_t kConsumerWarps = 4;
 inline constexpr uint32_t kConsumerThreads = kConsumerWarps * kWarpThreads;
 inline constexpr uint32_t kAttentionThreads = kConsumerThreads + 2 * kWarpThreads;  // and the producer's, the meter's
 inline constexpr uint32_t kTileRows = 16;                                           // query heads of a matrix product
+inline constexpr uint32_t kScratchRows = 8;                                         // of a warp's results at once
+inline constexpr uint32_t kHalfSharedBytes = 113 * 1024;  // of an SM, so that a launch can start beside the one before
+inline constexpr uint32_t kAttentionControlBytes = 7168;  // after ring and scratch memory
 inline constexpr uint32_t kSequencesPerThread = kMaxAttentionBatch / kConsumerThreads;
 static_assert(kMaxGroup <= kConsumerWarps * kTileRows);
 
@@ -29,18 +32,25 @@ struct AttentionTraits {
   static constexpr uint32_t kStageBytes = BlockBytes(kDim);
   static constexpr uint32_t kValuesOffset = kStageBytes / 2;
   static constexpr uint32_t kScratchColumns = kDim + 8;  // eight rows of float2 in eight different places of the banks
-  static constexpr uint32_t kScratchBytes = kConsumerWarps * kTileRows * kScratchColumns * sizeof(float);
-  static constexpr uint32_t kControlBytes = 8192;
-  static constexpr uint32_t kRoom = kSharedBytes - kSwizzleAtomBytes - kScratchBytes - kControlBytes;
+  static constexpr uint32_t kScratchBytes = kConsumerWarps * kScratchRows * kScratchColumns * sizeof(float);
+  static constexpr uint32_t kRoom = kHalfSharedBytes - kSwizzleAtomBytes - kScratchBytes - kAttentionControlBytes;
   static constexpr uint32_t kFit = kRoom / kStageBytes;
   static constexpr uint32_t kWStages = kFit < kMaxWStages ? kFit : kMaxWStages;
   static constexpr uint32_t kRingBytes = kWStages * kStageBytes;
-  static constexpr uint32_t kLaunchBytes = kSwizzleAtomBytes + kRingBytes + kScratchBytes + kControlBytes;
+  static constexpr uint32_t kLaunchBytes = kSwizzleAtomBytes + kRingBytes + kScratchBytes + kAttentionControlBytes;
   static_assert(kStageBytes % kSwizzleAtomBytes == 0 && kValuesOffset % 128 == 0);
   static_assert(!kSwizzled || kPanelBytes % kSwizzleAtomBytes == 0);
 };
 
 enum Kind : uint32_t { kLocal = 0, kRemote = 1 };
+
+// The pieces of a task: in each kind, those of CTAs first to first + counts - 1.
+struct Pieces {
+  uint32_t task;
+  uint32_t count;
+  uint32_t first[2];
+  uint32_t counts[2];
+};
 
 // Behind the rings. What one thread writes and another polls is volatile; decode_remote.cuh uses the names that
 // DecodeShared has too.
@@ -58,11 +68,12 @@ struct AttentionShared {
   volatile uint32_t share_bytes;
   uint32_t is_last;                                  // of a task's pieces
   uint32_t warp_blocks[2][kConsumerWarps];           // of a kind, in the sequences of a warp's threads
-  float2 statistics[kConsumerWarps * kTileRows];     // largest score and sum of each row of the scratch memory
+  float2 statistics[kConsumerWarps * kScratchRows];  // largest score and sum of each row of the scratch memory
+  Pieces pieces;                                     // of the task that is being worked on
   uint32_t first_block[2][kMaxAttentionBatch + 1];   // of a sequence, in blocks of one KV head; last: all
   uint8_t last_block_tokens[2][kMaxAttentionBatch];  // of a sequence
 };
-static_assert(sizeof(AttentionShared) <= 8192);
+static_assert(sizeof(AttentionShared) <= kAttentionControlBytes);
 
 // A block of a kind.
 struct Place {
@@ -193,7 +204,8 @@ __device__ inline AttentionWork DivideBlocks(const AttentionParams& p, const Att
   AttentionWork work;
   work.kinds[kLocal].total = shared.first_block[kLocal][p.batch] * p.kv_heads;
   work.kinds[kRemote].total = shared.first_block[kRemote][p.batch] * p.kv_heads;
-  const CtaCounts counts = DivideCtas(p.plan, work.kinds[kLocal].total, work.kinds[kRemote].total);
+  const CtaCounts counts =
+      DivideCtas(p.plan, p.batch * p.kv_heads, work.kinds[kLocal].total, work.kinds[kRemote].total);
   work.kinds[kLocal].workers = counts.local;
   work.kinds[kRemote].workers = counts.remote;
   work.kind = blockIdx.x < counts.remote ? kRemote : kLocal;

@@ -75,21 +75,28 @@ class Accumulator {
     AddValues<kMasked>(block + Traits::kValuesOffset, p, valid, lane);
   }
 
-  // Leaves the rows of the group in the scratch memory.
-  __device__ void Leave(const AttentionParams& p, const Turn& turn, float* scratch, AttentionShared& shared,
-                        uint32_t warp, uint32_t lane) {
+  // Before Leave: sums of whole rows.
+  __device__ void Finish() {
 #pragma unroll
     for (uint32_t i = 0; i < 2; ++i) {
       sums_[i] += __shfl_xor_sync(~0u, sums_[i], 1);
       sums_[i] += __shfl_xor_sync(~0u, sums_[i], 2);
-      const uint32_t row = lane / 4 + 8 * i;
-      if (turn.tile * kTileRows + row >= p.group) continue;
-      float* target = scratch + (warp * kTileRows + row) * Traits::kScratchColumns + lane % 4 * 2;
+    }
+  }
+
+  // Leaves the group's rows of a half of the tile in the scratch memory.
+  __device__ void Leave(const AttentionParams& p, const Turn& turn, uint32_t half, float* scratch,
+                        AttentionShared& shared, uint32_t warp, uint32_t lane) const {
+#pragma unroll
+    for (uint32_t i = 0; i < 2; ++i) {
+      if (i != half || turn.tile * kTileRows + kScratchRows * i + lane / 4 >= p.group) continue;
+      const uint32_t at = warp * kScratchRows + lane / 4;
+      float* target = scratch + at * Traits::kScratchColumns + lane % 4 * 2;
 #pragma unroll
       for (uint32_t j = 0; j < 2 * Traits::kSteps; ++j) {
         *reinterpret_cast<float2*>(target + 8 * j) = make_float2(outputs_[j][2 * i], outputs_[j][2 * i + 1]);
       }
-      if (lane % 4 == 0) shared.statistics[warp * kTileRows + row] = make_float2(largest_[i], sums_[i]);
+      if (lane % 4 == 0) shared.statistics[at] = make_float2(largest_[i], sums_[i]);
     }
   }
 
@@ -176,6 +183,7 @@ __device__ inline void Consume(const AttentionParams& p, const AttentionWork& wo
     const uint32_t count = min(place.blocks - place.block, work.end - index);
     const uint32_t piece_begin = index - work.begin;
     accumulator.Start(p, place, turn, lane);
+    if (threadIdx.x == 0) shared.pieces = PiecesOf(p, work, shared, place);  // while q is on its way
     for (; next < piece_begin + count; next += turn.splits) {
       const uint32_t stage = next % Traits::kWStages;
       const uint32_t block = ring_address + stage * Traits::kStageBytes;
@@ -190,8 +198,7 @@ __device__ inline void Consume(const AttentionParams& p, const AttentionWork& wo
       __syncwarp();
       if (lane == 0) cuda::ptx::mbarrier_arrive(&shared.w_empty[stage]);
     }
-    accumulator.Leave(p, turn, scratch, shared, warp, lane);
-    EndPiece<Traits>(p, work, turn, place, scratch, shared, threadIdx.x);
+    EndPiece<Traits>(p, work, turn, place, accumulator, scratch, shared, threadIdx.x);
     index += count;
   }
 }

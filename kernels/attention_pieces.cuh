@@ -70,45 +70,37 @@ __device__ inline void StoreOutput(const AttentionParams& p, const Place& place,
       PackElements<Traits::kF16>(v.x * scale, v.y * scale), PackElements<Traits::kF16>(v.z * scale, v.w * scale));
 }
 
-// The pieces of one task: in each kind, those of CTAs `first` to `last`.
-struct Pieces {
-  uint32_t task;
-  uint32_t count;
-  uint32_t first[2];
-  uint32_t counts[2];
-
-  __device__ static Pieces Of(const AttentionParams& p, const AttentionWork& work, const AttentionShared& shared,
-                              const Place& place) {
-    Pieces pieces;
-    pieces.task = place.sequence * p.kv_heads + place.head;
-    pieces.count = 0;
+// The pieces of the task that `place` is in.
+__device__ inline Pieces PiecesOf(const AttentionParams& p, const AttentionWork& work, const AttentionShared& shared,
+                                  const Place& place) {
+  Pieces pieces{place.sequence * p.kv_heads + place.head, 0, {0, 0}, {0, 0}};
 #pragma unroll
-    for (uint32_t kind = 0; kind < 2; ++kind) {
-      pieces.first[kind] = 0;
-      pieces.counts[kind] = 0;
-      const uint32_t blocks = BlocksOf(shared, static_cast<Kind>(kind), place.sequence);
-      if (blocks == 0) continue;
-      const uint32_t begin = shared.first_block[kind][place.sequence] * p.kv_heads + place.head * blocks;
-      pieces.first[kind] = work.kinds[kind].OwnerOf(begin);
-      pieces.counts[kind] = work.kinds[kind].OwnerOf(begin + blocks - 1) - pieces.first[kind] + 1;
-      pieces.count += pieces.counts[kind];
-    }
-    return pieces;
+  for (uint32_t kind = 0; kind < 2; ++kind) {
+    const uint32_t blocks = BlocksOf(shared, static_cast<Kind>(kind), place.sequence);
+    if (blocks == 0) continue;
+    const uint32_t begin = shared.first_block[kind][place.sequence] * p.kv_heads + place.head * blocks;
+    pieces.first[kind] = work.kinds[kind].OwnerOf(begin);
+    pieces.counts[kind] = work.kinds[kind].OwnerOf(begin + blocks - 1) - pieces.first[kind] + 1;
+    pieces.count += pieces.counts[kind];
   }
+  return pieces;
+}
 
-  // The first row in the workspace of a CTA's piece. From one piece of a kind to the next the task grows, or the CTA,
-  // so that their sum is a number of its own.
-  __device__ uint64_t RowOf(const AttentionParams& p, const AttentionWork& work, uint32_t kind, uint32_t cta) const {
-    const uint32_t tasks = p.batch * p.kv_heads;
-    const uint32_t before = kind == kLocal ? 0 : tasks + work.kinds[kLocal].workers;
-    return (uint64_t{before} + task + cta) * p.group;
-  }
-  // Of the i-th piece.
-  __device__ uint64_t RowOf(const AttentionParams& p, const AttentionWork& work, uint32_t i) const {
-    return i < counts[kLocal] ? RowOf(p, work, kLocal, first[kLocal] + i)
-                              : RowOf(p, work, kRemote, first[kRemote] + i - counts[kLocal]);
-  }
-};
+// The first row in the workspace of a CTA's piece. From one piece of a kind to the next the task grows, or the CTA, so
+// that their sum is a number of its own.
+__device__ inline uint64_t RowOf(const AttentionParams& p, const AttentionWork& work, uint32_t task, uint32_t kind,
+                                 uint32_t cta) {
+  const uint32_t before = kind == kLocal ? 0 : p.batch * p.kv_heads + work.kinds[kLocal].workers;
+  return (uint64_t{before} + task + cta) * p.group;
+}
+
+// Of a task's i-th piece.
+__device__ inline uint64_t RowOf(const AttentionParams& p, const AttentionWork& work, const Pieces& pieces,
+                                 uint32_t i) {
+  const bool local = i < pieces.counts[kLocal];
+  return local ? RowOf(p, work, pieces.task, kLocal, pieces.first[kLocal] + i)
+               : RowOf(p, work, pieces.task, kRemote, pieces.first[kRemote] + i - pieces.counts[kLocal]);
+}
 
 // Merges all pieces of a task and stores its outputs. Several pieces are fetched at once, since each takes its way to
 // L2.
@@ -116,7 +108,7 @@ template <class Traits>
 __device__ inline void MergePieces(const AttentionParams& p, const AttentionWork& work, const Place& place,
                                    const Pieces& pieces, uint32_t thread) {
   constexpr uint32_t kQuads = Traits::kHeadDim / 4;
-  constexpr uint32_t kAtOnce = 8;
+  constexpr uint32_t kAtOnce = 9;  // two rounds where 132 CTAs share eight tasks
   for (uint32_t i = thread; i < p.group * kQuads; i += kConsumerThreads) {
     const uint32_t row = i / kQuads;
     const uint32_t column = i % kQuads * 4;
@@ -126,38 +118,44 @@ __device__ inline void MergePieces(const AttentionParams& p, const AttentionWork
       float4 columns[kAtOnce];
 #pragma unroll
       for (uint32_t j = 0; j < kAtOnce; ++j) {
-        const uint64_t at = pieces.RowOf(p, work, min(begin + j, pieces.count - 1)) + row;
-        statistics[j] = __ldcg(p.workspace.statistics + at);
-        columns[j] = __ldcg(reinterpret_cast<const float4*>(p.workspace.outputs + at * Traits::kHeadDim + column));
+        statistics[j] = make_float2(-INFINITY, 0);
+        columns[j] = make_float4(0, 0, 0, 0);
+        if (begin + j < pieces.count) {
+          const uint64_t at = RowOf(p, work, pieces, begin + j) + row;
+          statistics[j] = __ldcg(p.workspace.statistics + at);
+          columns[j] = __ldcg(reinterpret_cast<const float4*>(p.workspace.outputs + at * Traits::kHeadDim + column));
+        }
       }
 #pragma unroll
-      for (uint32_t j = 0; j < kAtOnce; ++j) {
-        if (begin + j < pieces.count) merged.Add(statistics[j], columns[j]);
-      }
+      for (uint32_t j = 0; j < kAtOnce; ++j) merged.Add(statistics[j], columns[j]);
     }
     StoreOutput<Traits>(p, place, row, column, merged);
   }
 }
 
-// Ends a piece: the warps' shares of it become outputs, or a piece in the workspace; who ends a task's last piece
-// merges them all.
+// Merges the warps' shares of eight rows a tile, which lie in the scratch memory: to outputs if the piece is all of its
+// task, else to the workspace.
 template <class Traits>
-__device__ inline void EndPiece(const AttentionParams& p, const AttentionWork& work, const Turn& turn,
-                                const Place& place, const float* scratch, AttentionShared& shared, uint32_t thread) {
+__device__ inline void MergeWarps(const AttentionParams& p, const AttentionWork& work, const Turn& turn,
+                                  const Place& place, const float* scratch, const AttentionShared& shared,
+                                  uint32_t half, uint32_t thread) {
   constexpr uint32_t kQuads = Traits::kHeadDim / 4;
-  const Pieces pieces = Pieces::Of(p, work, shared, place);
-  const uint64_t first_row = pieces.RowOf(p, work, work.kind, work.worker);
-  MeetConsumers();
-  for (uint32_t i = thread; i < p.group * kQuads; i += kConsumerThreads) {
-    const uint32_t row = i / kQuads;
+  const Pieces& pieces = shared.pieces;
+  const bool whole = pieces.count == 1;
+  const uint64_t first_row = RowOf(p, work, pieces.task, work.kind, work.worker);
+  for (uint32_t i = thread; i < turn.tiles * kScratchRows * kQuads; i += kConsumerThreads) {
+    const uint32_t tile = i / kQuads / kScratchRows;
+    const uint32_t tile_row = i / kQuads % kScratchRows;
+    const uint32_t row = tile * kTileRows + half * kScratchRows + tile_row;
     const uint32_t column = i % kQuads * 4;
+    if (row >= p.group) continue;
     Merged merged;
     for (uint32_t split = 0; split < turn.splits; ++split) {
-      const uint32_t at = (split * turn.tiles + row / kTileRows) * kTileRows + row % kTileRows;
+      const uint32_t at = (split * turn.tiles + tile) * kScratchRows + tile_row;
       merged.Add(shared.statistics[at],
                  *reinterpret_cast<const float4*>(scratch + at * Traits::kScratchColumns + column));
     }
-    if (pieces.count == 1) {
+    if (whole) {
       StoreOutput<Traits>(p, place, row, column, merged);
       continue;
     }
@@ -165,18 +163,35 @@ __device__ inline void EndPiece(const AttentionParams& p, const AttentionWork& w
     *reinterpret_cast<float4*>(p.workspace.outputs + at * Traits::kHeadDim + column) = merged.columns;
     if (column == 0) p.workspace.statistics[at] = make_float2(merged.largest, merged.sum);
   }
-  if (pieces.count > 1) {
-    __threadfence();
+}
+
+// Ends a piece, whose pieces `shared` has; who ends a task's last piece merges them all.
+template <class Traits, class Accumulator>
+__device__ inline void EndPiece(const AttentionParams& p, const AttentionWork& work, const Turn& turn,
+                                const Place& place, Accumulator& accumulator, float* scratch, AttentionShared& shared,
+                                uint32_t thread) {
+  accumulator.Finish();
+  bool whole = false;
+  const uint32_t halves = p.group > kScratchRows ? kTileRows / kScratchRows : 1;
+  for (uint32_t half = 0; half < halves; ++half) {
+    if (half > 0) MeetConsumers();
+    accumulator.Leave(p, turn, half, scratch, shared, thread / kWarpThreads, thread % kWarpThreads);
     MeetConsumers();
-    if (thread == 0) {
-      shared.is_last = atomicAdd(&p.workspace.arrivals[pieces.task], 1u) + 1 == pieces.count ? 1 : 0;
-      if (shared.is_last != 0) p.workspace.arrivals[pieces.task] = 0;
-      __threadfence();
-    }
-    MeetConsumers();
-    if (shared.is_last != 0) MergePieces<Traits>(p, work, place, pieces, thread);
+    whole = shared.pieces.count == 1;
+    MergeWarps<Traits>(p, work, turn, place, scratch, shared, half, thread);
   }
-  MeetConsumers();  // the scratch memory is free again
+  MeetConsumers();  // from here on another piece's numbers may come, if the task has no others
+  if (whole) return;
+  if (thread == 0) {
+    // Releases what all threads before the barrier stored, and acquires the others' pieces.
+    const uint32_t before = ptx::AddAcqRelGpu(&p.workspace.arrivals[shared.pieces.task], 1);
+    shared.is_last = before + 1 == shared.pieces.count ? 1 : 0;
+    if (shared.is_last != 0) p.workspace.arrivals[shared.pieces.task] = 0;
+  }
+  MeetConsumers();
+  if (shared.is_last == 0) return;
+  MergePieces<Traits>(p, work, place, shared.pieces, thread);
+  MeetConsumers();  // the next piece's numbers may come
 }
 
 }  // namespace dak::kernels

@@ -18,6 +18,7 @@ namespace {
 constexpr uint32_t kPlainThreads = kConsumerThreads + kWarpThreads;  // and the meter's
 constexpr uint32_t kRoundBlocks = 8;
 constexpr uint32_t kVectorBytes = 16;
+constexpr uint32_t kPlainControlBytes = kAttentionControlBytes;
 
 template <int kDim, bool kF16Elements>
 struct PlainTraits : AttentionTraits<kDim, kF16Elements> {
@@ -25,7 +26,7 @@ struct PlainTraits : AttentionTraits<kDim, kF16Elements> {
   // A round's blocks, and at a piece's end the warps' results in the same place.
   static constexpr uint32_t kRoundBytes = kRoundBlocks * Base::kStageBytes;
   static constexpr uint32_t kPlaceBytes = std::max(kRoundBytes, Base::kScratchBytes);
-  static constexpr uint32_t kLaunchBytes = kSwizzleAtomBytes + kPlaceBytes + Base::kControlBytes;
+  static constexpr uint32_t kLaunchBytes = kSwizzleAtomBytes + kPlaceBytes + kPlainControlBytes;
   static_assert(kLaunchBytes <= 99 * 1024, "more than architecture 8.6 has");
 };
 
@@ -38,7 +39,7 @@ struct PlainShared {
   AttentionShared attention;
   uint32_t room;  // blocks of the next round
 };
-static_assert(sizeof(PlainShared) <= 8192);
+static_assert(sizeof(PlainShared) <= kPlainControlBytes);
 
 // Where the vector of 8 elements at `column` of a token lies in a block's half: as TMA writes it.
 template <class Traits>
@@ -126,6 +127,7 @@ __device__ inline void RunPieces(const PlainParams& p, const AttentionWork& work
     index += end - place.block;
     const Place piece = place;
     accumulator.Start(p.attention, piece, turn, lane);
+    if (thread == 0) shared.pieces = PiecesOf(p.attention, work, shared, piece);
     while (place.block < end) {
       if (thread == 0) plain.room = RoomFor<Traits>(work, shared, end - place.block);
       MeetConsumers();
@@ -147,8 +149,7 @@ __device__ inline void RunPieces(const PlainParams& p, const AttentionWork& work
       place.block += blocks;
       MeetConsumers();
     }
-    accumulator.Leave(p.attention, turn, scratch, shared, warp, lane);
-    EndPiece<Traits>(p.attention, work, turn, piece, scratch, shared, thread);
+    EndPiece<Traits>(p.attention, work, turn, piece, accumulator, scratch, shared, thread);
   }
   if (reports) shared.drained = 1;
 }

@@ -139,7 +139,7 @@ __device__ inline void InitialiseShared(AttentionShared& shared, uint32_t stages
 }
 
 template <class Traits>
-__global__ __launch_bounds__(kAttentionThreads, 1) void DecodeAttention(const __grid_constant__ AttentionParams p) {
+__global__ __launch_bounds__(kAttentionThreads, 2) void DecodeAttention(const __grid_constant__ AttentionParams p) {
   // Phase 1: shared memory and barriers. A block is in when its bytes are, and free when a warp of each tile has read
   // it.
   extern __shared__ uint8_t raw[];
@@ -209,6 +209,10 @@ cudaError_t PrepareAttention() {
         if (error != cudaSuccess) return;
         error = cudaFuncSetAttribute(DecodeAttention<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      Traits::kLaunchBytes);
+        if (error != cudaSuccess) return;
+        // Room for two, also where a launch has one CTA an SM.
+        error = cudaFuncSetAttribute(DecodeAttention<Traits>, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                     cudaSharedmemCarveoutMaxShared);
       });
     }
   }
