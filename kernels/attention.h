@@ -21,8 +21,9 @@
 // gives, which may change while the kernel runs. Scores, sums and outputs are fp32 and rounded once.
 // Source: arXiv 2604.26074, section on direct access; the split over the context is that of arXiv 2311.01282.
 //
-// Supported: sm_90a; bf16 and f16; heads of 64, 80, 96 and 128; up to 64 query heads a KV head; pages of 16 and 64
-// tokens; batch 1 to 512; contexts up to 131072. Everything else is refused by CheckAttention, with the reason.
+// Supported: sm_90a, and with less speed every architecture from 8.0 on; bf16 and f16; heads of 64, 80, 96 and 128; up
+// to 64 query heads a KV head; pages of 16 and 64 tokens; batch 1 to 512; contexts up to 131072. Everything else is
+// refused by CheckAttention, with the reason.
 //
 // Ownership: callers own all memory; it must stay valid until the stream has passed the launch.
 // Thread safety: CheckAttention and AttentionReference are pure; an AttentionRunner is one thread's at a time.
@@ -71,10 +72,15 @@ struct AttentionOperands {
   bool context_ready = false;
 };
 
-// What a runner's scratch memory is made for.
-struct AttentionLimits {
+struct AttentionRunnerOptions {
+  // What its scratch memory is made for.
   uint32_t max_batch = 512;
   uint32_t max_heads = 64;  // of queries
+  // GemmRunner's: both then share the window and the report page of one LinkView, and launches of both must be ordered
+  // among themselves. 0: counters of its own.
+  uint64_t link_counters = 0;
+  // The plain kernel also where the device has a faster one: to test it.
+  bool plain = false;
 };
 
 // Runs attention on one CUDA device's primary context. Holds the device's counters and the scratch memory that launches
@@ -91,7 +97,7 @@ class AttentionRunner {
 
 // NOT_FOUND if this build has no CUDA code, FAILED_PRECONDITION if the device's architecture isn't supported.
 absl::StatusOr<std::unique_ptr<AttentionRunner>> CreateCudaAttentionRunner(int device_ordinal,
-                                                                           const AttentionLimits& limits);
+                                                                           const AttentionRunnerOptions& options);
 
 // What the reference's remote reads took, by the link's model.
 using AttentionReferenceStats = GemmReferenceStats;

@@ -2,7 +2,7 @@
 #ifndef DAK_KERNELS_ATTENTION_COMMON_CUH_
 #define DAK_KERNELS_ATTENTION_COMMON_CUH_
 
-#include "kernels/attention_launch.h"
+#include "kernels/attention_params.cuh"
 #include "kernels/decode_common.cuh"
 
 namespace dak::kernels {
@@ -11,32 +11,11 @@ inline constexpr uint32_t kConsumerWarps = 4;
 inline constexpr uint32_t kConsumerThreads = kConsumerWarps * kWarpThreads;
 inline constexpr uint32_t kAttentionThreads = kConsumerThreads + 2 * kWarpThreads;  // and the producer's, the meter's
 inline constexpr uint32_t kTileRows = 16;                                           // query heads of a matrix product
+inline constexpr uint32_t kScratchRows = 8;                                         // of a warp's results at once
+inline constexpr uint32_t kHalfSharedBytes = 113 * 1024;  // of an SM, so that a launch can start beside the one before
+inline constexpr uint32_t kAttentionControlBytes = 7168;  // after ring and scratch memory
 inline constexpr uint32_t kSequencesPerThread = kMaxAttentionBatch / kConsumerThreads;
 static_assert(kMaxGroup <= kConsumerWarps * kTileRows);
-
-// decode_remote.cuh uses the names that DecodeParams has too.
-struct AttentionParams {
-  CUtensorMap local_map;
-  CUtensorMap remote_map;
-  const uint16_t* q;
-  uint16_t* out;
-  const int32_t* block_table;
-  const int32_t* lengths;
-  const int32_t* remote_counts;
-  uint32_t batch;
-  uint32_t heads;
-  uint32_t kv_heads;
-  uint32_t group;
-  uint32_t page_shift;  // a page holds 1 << page_shift tokens
-  uint32_t max_pages;
-  float scale;  // of scores, to base 2
-  AttentionPlan plan;
-  const v1::LinkControl* control;
-  v1::LinkReport* report;
-  AttentionWorkspace workspace;
-  float ns_per_clock;
-  uint32_t context_ready;
-};
 
 // How a template instance lies in shared memory: a ring of blocks, then the consumer warps' results, then the rest.
 // A block is keys, then values; each is in panels of kPanel columns. Where a row of a panel has 128 bytes TMA swizzles
@@ -53,18 +32,25 @@ struct AttentionTraits {
   static constexpr uint32_t kStageBytes = BlockBytes(kDim);
   static constexpr uint32_t kValuesOffset = kStageBytes / 2;
   static constexpr uint32_t kScratchColumns = kDim + 8;  // eight rows of float2 in eight different places of the banks
-  static constexpr uint32_t kScratchBytes = kConsumerWarps * kTileRows * kScratchColumns * sizeof(float);
-  static constexpr uint32_t kControlBytes = 8192;
-  static constexpr uint32_t kRoom = kSharedBytes - kSwizzleAtomBytes - kScratchBytes - kControlBytes;
+  static constexpr uint32_t kScratchBytes = kConsumerWarps * kScratchRows * kScratchColumns * sizeof(float);
+  static constexpr uint32_t kRoom = kHalfSharedBytes - kSwizzleAtomBytes - kScratchBytes - kAttentionControlBytes;
   static constexpr uint32_t kFit = kRoom / kStageBytes;
   static constexpr uint32_t kWStages = kFit < kMaxWStages ? kFit : kMaxWStages;
   static constexpr uint32_t kRingBytes = kWStages * kStageBytes;
-  static constexpr uint32_t kLaunchBytes = kSwizzleAtomBytes + kRingBytes + kScratchBytes + kControlBytes;
+  static constexpr uint32_t kLaunchBytes = kSwizzleAtomBytes + kRingBytes + kScratchBytes + kAttentionControlBytes;
   static_assert(kStageBytes % kSwizzleAtomBytes == 0 && kValuesOffset % 128 == 0);
   static_assert(!kSwizzled || kPanelBytes % kSwizzleAtomBytes == 0);
 };
 
 enum Kind : uint32_t { kLocal = 0, kRemote = 1 };
+
+// The pieces of a task: in each kind, those of CTAs first to first + counts - 1.
+struct Pieces {
+  uint32_t task;
+  uint32_t count;
+  uint32_t first[2];
+  uint32_t counts[2];
+};
 
 // Behind the rings. What one thread writes and another polls is volatile; decode_remote.cuh uses the names that
 // DecodeShared has too.
@@ -82,11 +68,12 @@ struct AttentionShared {
   volatile uint32_t share_bytes;
   uint32_t is_last;                                  // of a task's pieces
   uint32_t warp_blocks[2][kConsumerWarps];           // of a kind, in the sequences of a warp's threads
-  float2 statistics[kConsumerWarps * kTileRows];     // largest score and sum of each row of the scratch memory
+  float2 statistics[kConsumerWarps * kScratchRows];  // largest score and sum of each row of the scratch memory
+  Pieces pieces;                                     // of the task that is being worked on
   uint32_t first_block[2][kMaxAttentionBatch + 1];   // of a sequence, in blocks of one KV head; last: all
   uint8_t last_block_tokens[2][kMaxAttentionBatch];  // of a sequence
 };
-static_assert(sizeof(AttentionShared) <= 8192);
+static_assert(sizeof(AttentionShared) <= kAttentionControlBytes);
 
 // A block of a kind.
 struct Place {
@@ -138,6 +125,17 @@ __device__ inline Place Locate(const AttentionParams& p, const AttentionShared& 
 
 __device__ inline uint32_t BlocksOf(const AttentionShared& shared, Kind kind, uint32_t sequence) {
   return shared.first_block[kind][sequence + 1] - shared.first_block[kind][sequence];
+}
+
+// The number in its pool of the page that a block lies in.
+__device__ inline uint32_t PageOf(const AttentionParams& p, const AttentionShared& shared, Kind kind,
+                                  const Place& place) {
+  uint32_t entry = place.block * kBlockTokens >> p.page_shift;
+  if (kind == kLocal) {
+    const uint32_t remote_tokens = BlocksOf(shared, kRemote, place.sequence) * kBlockTokens;
+    entry += (remote_tokens + (1u << p.page_shift) - 1) >> p.page_shift;
+  }
+  return static_cast<uint32_t>(p.block_table[uint64_t{place.sequence} * p.max_pages + entry]);
 }
 
 // Sums up the blocks of every sequence, by the consumers' threads; the others pass through.
@@ -206,7 +204,8 @@ __device__ inline AttentionWork DivideBlocks(const AttentionParams& p, const Att
   AttentionWork work;
   work.kinds[kLocal].total = shared.first_block[kLocal][p.batch] * p.kv_heads;
   work.kinds[kRemote].total = shared.first_block[kRemote][p.batch] * p.kv_heads;
-  const CtaCounts counts = DivideCtas(p.plan, work.kinds[kLocal].total, work.kinds[kRemote].total);
+  const CtaCounts counts =
+      DivideCtas(p.plan, p.batch * p.kv_heads, work.kinds[kLocal].total, work.kinds[kRemote].total);
   work.kinds[kLocal].workers = counts.local;
   work.kinds[kRemote].workers = counts.remote;
   work.kind = blockIdx.x < counts.remote ? kRemote : kLocal;

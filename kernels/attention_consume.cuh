@@ -1,4 +1,4 @@
-// The consumer's half of the attention kernel: a warp multiplies blocks as they come, and pieces of a task are merged.
+// The consumer's half of the attention kernel: a warp multiplies blocks as they come.
 //
 // Four warps; each has a tile of up to 16 of the group's query heads, and where the group needs fewer than four tiles,
 // the warps of one tile take blocks in turn. A warp keeps its own largest score, sum and output, so warps meet only
@@ -6,40 +6,10 @@
 #ifndef DAK_KERNELS_ATTENTION_CONSUME_CUH_
 #define DAK_KERNELS_ATTENTION_CONSUME_CUH_
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include "kernels/attention_common.cuh"
+#include "kernels/attention_pieces.cuh"
 #include "kernels/ptx/mma.h"
 
 namespace dak::kernels {
-
-// Waits for all consumer warps of the CTA.
-__device__ inline void MeetConsumers() { asm volatile("bar.sync 1, %0;" ::"n"(kConsumerThreads) : "memory"); }
-
-template <bool kF16>
-__device__ inline uint32_t PackElements(float low, float high) {
-  if constexpr (kF16) {
-    const __half2 pair = __floats2half2_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-  } else {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-  }
-}
-
-// Which rows and blocks a warp works on.
-struct Turn {
-  uint32_t tiles;   // of the group
-  uint32_t tile;    // this warp's
-  uint32_t splits;  // warps of one tile
-  uint32_t split;
-
-  __device__ static Turn Of(uint32_t group, uint32_t warp) {
-    const uint32_t tiles = group <= kTileRows ? 1 : group <= 2 * kTileRows ? 2 : 4;
-    return {tiles, warp % tiles, kConsumerWarps / tiles, warp / tiles};
-  }
-};
 
 // One warp's state in a piece. Of a lane: rows lane / 4 and lane / 4 + 8 of its tile.
 template <class Traits>
@@ -105,21 +75,28 @@ class Accumulator {
     AddValues<kMasked>(block + Traits::kValuesOffset, p, valid, lane);
   }
 
-  // Leaves the rows of the group in the scratch memory.
-  __device__ void Leave(const AttentionParams& p, const Turn& turn, float* scratch, AttentionShared& shared,
-                        uint32_t warp, uint32_t lane) {
+  // Before Leave: sums of whole rows.
+  __device__ void Finish() {
 #pragma unroll
     for (uint32_t i = 0; i < 2; ++i) {
       sums_[i] += __shfl_xor_sync(~0u, sums_[i], 1);
       sums_[i] += __shfl_xor_sync(~0u, sums_[i], 2);
-      const uint32_t row = lane / 4 + 8 * i;
-      if (turn.tile * kTileRows + row >= p.group) continue;
-      float* target = scratch + (warp * kTileRows + row) * Traits::kScratchColumns + lane % 4 * 2;
+    }
+  }
+
+  // Leaves the group's rows of a half of the tile in the scratch memory.
+  __device__ void Leave(const AttentionParams& p, const Turn& turn, uint32_t half, float* scratch,
+                        AttentionShared& shared, uint32_t warp, uint32_t lane) const {
+#pragma unroll
+    for (uint32_t i = 0; i < 2; ++i) {
+      if (i != half || turn.tile * kTileRows + kScratchRows * i + lane / 4 >= p.group) continue;
+      const uint32_t at = warp * kScratchRows + lane / 4;
+      float* target = scratch + at * Traits::kScratchColumns + lane % 4 * 2;
 #pragma unroll
       for (uint32_t j = 0; j < 2 * Traits::kSteps; ++j) {
         *reinterpret_cast<float2*>(target + 8 * j) = make_float2(outputs_[j][2 * i], outputs_[j][2 * i + 1]);
       }
-      if (lane % 4 == 0) shared.statistics[warp * kTileRows + row] = make_float2(largest_[i], sums_[i]);
+      if (lane % 4 == 0) shared.statistics[at] = make_float2(largest_[i], sums_[i]);
     }
   }
 
@@ -193,133 +170,6 @@ class Accumulator {
   float sums_[2];                         // of this lane's columns
 };
 
-// ---- Pieces ---------------------------------------------------------------------------------------------------------
-
-// Four columns of a query head, being merged by log-sum-exp.
-struct Merged {
-  float largest = -INFINITY;
-  float sum = 0;
-  float4 columns = {0, 0, 0, 0};
-
-  // Adds another's, which may be of no token: its largest score is minus infinity then.
-  __device__ void Add(float2 statistics, float4 other) {
-    const float now = fmaxf(largest, statistics.x);
-    if (now == -INFINITY) return;
-    const float a = ptx::Exp2(largest - now);
-    const float b = ptx::Exp2(statistics.x - now);
-    largest = now;
-    sum = sum * a + statistics.y * b;
-    columns = {columns.x * a + other.x * b, columns.y * a + other.y * b, columns.z * a + other.z * b,
-               columns.w * a + other.w * b};
-  }
-};
-
-template <class Traits>
-__device__ inline void StoreOutput(const AttentionParams& p, const Place& place, uint32_t row, uint32_t column,
-                                   const Merged& merged) {
-  const float scale = 1 / merged.sum;
-  const uint64_t head = uint64_t{place.sequence} * p.heads + place.head * p.group + row;
-  const float4& v = merged.columns;
-  *reinterpret_cast<uint2*>(p.out + head * Traits::kHeadDim + column) = make_uint2(
-      PackElements<Traits::kF16>(v.x * scale, v.y * scale), PackElements<Traits::kF16>(v.z * scale, v.w * scale));
-}
-
-// The pieces of one task: in each kind, those of CTAs `first` to `last`.
-struct Pieces {
-  uint32_t task;
-  uint32_t count;
-  uint32_t first[2];
-  uint32_t counts[2];
-
-  __device__ static Pieces Of(const AttentionParams& p, const AttentionWork& work, const AttentionShared& shared,
-                              const Place& place) {
-    Pieces pieces;
-    pieces.task = place.sequence * p.kv_heads + place.head;
-    pieces.count = 0;
-#pragma unroll
-    for (uint32_t kind = 0; kind < 2; ++kind) {
-      pieces.counts[kind] = 0;
-      const uint32_t blocks = BlocksOf(shared, static_cast<Kind>(kind), place.sequence);
-      if (blocks == 0) continue;
-      const uint32_t begin = shared.first_block[kind][place.sequence] * p.kv_heads + place.head * blocks;
-      pieces.first[kind] = work.kinds[kind].OwnerOf(begin);
-      pieces.counts[kind] = work.kinds[kind].OwnerOf(begin + blocks - 1) - pieces.first[kind] + 1;
-      pieces.count += pieces.counts[kind];
-    }
-    return pieces;
-  }
-
-  // The first row of a piece in the workspace. From one piece of a kind to the next the task grows, or the CTA, so
-  // that their sum is a number of its own.
-  __device__ uint64_t RowOf(const AttentionParams& p, const AttentionWork& work, uint32_t kind, uint32_t cta) const {
-    const uint32_t tasks = p.batch * p.kv_heads;
-    const uint32_t before = kind == kLocal ? 0 : tasks + work.kinds[kLocal].workers;
-    return (uint64_t{before} + task + cta) * p.group;
-  }
-};
-
-// Merges all pieces of a task and stores its outputs.
-template <class Traits>
-__device__ inline void MergePieces(const AttentionParams& p, const AttentionWork& work, const Place& place,
-                                   const Pieces& pieces, uint32_t thread) {
-  constexpr uint32_t kQuads = Traits::kHeadDim / 4;
-  for (uint32_t i = thread; i < p.group * kQuads; i += kConsumerThreads) {
-    const uint32_t row = i / kQuads;
-    const uint32_t column = i % kQuads * 4;
-    Merged merged;
-    for (uint32_t kind = 0; kind < 2; ++kind) {
-#pragma unroll 4
-      for (uint32_t j = 0; j < pieces.counts[kind]; ++j) {
-        const uint64_t at = pieces.RowOf(p, work, kind, pieces.first[kind] + j) + row;
-        const float2 statistics = __ldcg(p.workspace.statistics + at);
-        merged.Add(statistics,
-                   __ldcg(reinterpret_cast<const float4*>(p.workspace.outputs + at * Traits::kHeadDim + column)));
-      }
-    }
-    StoreOutput<Traits>(p, place, row, column, merged);
-  }
-}
-
-// Ends a piece: the warps' shares of it become outputs, or a piece in the workspace; who ends a task's last piece
-// merges them all.
-template <class Traits>
-__device__ inline void EndPiece(const AttentionParams& p, const AttentionWork& work, const Turn& turn,
-                                const Place& place, const float* scratch, AttentionShared& shared, uint32_t thread) {
-  constexpr uint32_t kQuads = Traits::kHeadDim / 4;
-  const Pieces pieces = Pieces::Of(p, work, shared, place);
-  const uint64_t first_row = pieces.RowOf(p, work, work.kind, work.worker);
-  MeetConsumers();
-  for (uint32_t i = thread; i < p.group * kQuads; i += kConsumerThreads) {
-    const uint32_t row = i / kQuads;
-    const uint32_t column = i % kQuads * 4;
-    Merged merged;
-    for (uint32_t split = 0; split < turn.splits; ++split) {
-      const uint32_t at = (split * turn.tiles + row / kTileRows) * kTileRows + row % kTileRows;
-      merged.Add(shared.statistics[at],
-                 *reinterpret_cast<const float4*>(scratch + at * Traits::kScratchColumns + column));
-    }
-    if (pieces.count == 1) {
-      StoreOutput<Traits>(p, place, row, column, merged);
-      continue;
-    }
-    const uint64_t at = first_row + row;
-    *reinterpret_cast<float4*>(p.workspace.outputs + at * Traits::kHeadDim + column) = merged.columns;
-    if (column == 0) p.workspace.statistics[at] = make_float2(merged.largest, merged.sum);
-  }
-  if (pieces.count > 1) {
-    __threadfence();
-    MeetConsumers();
-    if (thread == 0) {
-      shared.is_last = atomicAdd(&p.workspace.arrivals[pieces.task], 1u) + 1 == pieces.count ? 1 : 0;
-      if (shared.is_last != 0) p.workspace.arrivals[pieces.task] = 0;
-      __threadfence();
-    }
-    MeetConsumers();
-    if (shared.is_last != 0) MergePieces<Traits>(p, work, place, pieces, thread);
-  }
-  MeetConsumers();  // the scratch memory is free again
-}
-
 // ---- The role -------------------------------------------------------------------------------------------------------
 
 template <class Traits>
@@ -333,6 +183,7 @@ __device__ inline void Consume(const AttentionParams& p, const AttentionWork& wo
     const uint32_t count = min(place.blocks - place.block, work.end - index);
     const uint32_t piece_begin = index - work.begin;
     accumulator.Start(p, place, turn, lane);
+    if (threadIdx.x == 0) shared.pieces = PiecesOf(p, work, shared, place);  // while q is on its way
     for (; next < piece_begin + count; next += turn.splits) {
       const uint32_t stage = next % Traits::kWStages;
       const uint32_t block = ring_address + stage * Traits::kStageBytes;
@@ -347,8 +198,7 @@ __device__ inline void Consume(const AttentionParams& p, const AttentionWork& wo
       __syncwarp();
       if (lane == 0) cuda::ptx::mbarrier_arrive(&shared.w_empty[stage]);
     }
-    accumulator.Leave(p, turn, scratch, shared, warp, lane);
-    EndPiece<Traits>(p, work, turn, place, scratch, shared, threadIdx.x);
+    EndPiece<Traits>(p, work, turn, place, accumulator, scratch, shared, threadIdx.x);
     index += count;
   }
 }

@@ -49,10 +49,12 @@ struct CtaCounts {
   uint32_t local = 0;   // the next; 0 only without local blocks
 };
 
-// How a launch's CTAs are divided. Every CTA comes to the same result.
-DAK_HOST_DEVICE inline CtaCounts DivideCtas(const AttentionPlan& plan, uint32_t local_blocks, uint32_t remote_blocks) {
+// How a launch's CTAs are divided; `tasks` is at least 1. Every CTA comes to the same result.
+DAK_HOST_DEVICE inline CtaCounts DivideCtas(const AttentionPlan& plan, uint32_t tasks, uint32_t local_blocks,
+                                            uint32_t remote_blocks) {
   // Under this a CTA costs more than it brings: its start and its piece to merge. One block for each consumer warp.
   constexpr uint32_t kLeastBlocks = 4;
+  constexpr uint32_t kLeastEvenPercent = 94;
   CtaCounts counts;
   if (remote_blocks > 0) {
     // The share of the link's rate that ends with the local side, with a quarter in reserve.
@@ -68,6 +70,10 @@ DAK_HOST_DEVICE inline CtaCounts DivideCtas(const AttentionPlan& plan, uint32_t 
     const uint32_t room = plan.ctas - counts.remote;
     const uint32_t wanted = local_blocks / kLeastBlocks;
     counts.local = wanted < 1 ? 1 : wanted < room ? wanted : room;
+    // Where contexts are equally long, and the same number of CTAs for each task uses nearly all of them, every CTA has
+    // one piece. Few CTAs less don't slow a stream of HBM.
+    const uint32_t even = counts.local / tasks * tasks;
+    if (even * 100 >= counts.local * kLeastEvenPercent) counts.local = even;
   }
   return counts;
 }

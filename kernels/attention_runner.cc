@@ -1,7 +1,7 @@
 #include <algorithm>
-#include <array>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
@@ -9,6 +9,7 @@
 #include "kernels/attention.h"
 #include "kernels/attention_launch.h"
 #include "kernels/attention_operands.h"
+#include "kernels/attention_plain_launch.h"
 #include "kernels/cuda_support.h"
 
 namespace dak::kernels {
@@ -16,15 +17,15 @@ namespace {
 
 constexpr uint32_t kMaxHeadDim = 128;
 
-// Encoded maps of pools by what they were encoded from: an engine has one pool a layer, or one in all.
+// Encoded maps of pools by what they were encoded from: an engine has one pool a layer, or one in all. Two pools that
+// share a place are encoded again whenever they take turns, which costs a microsecond.
 class PoolMaps {
  public:
   absl::StatusOr<CUtensorMap> Get(const AttentionShape& shape, uint64_t pool, uint64_t pages, bool promote) {
     const Key key{pool, pages, shape.kv_heads, shape.head_dim, shape.page_tokens, shape.element, promote};
-    for (const Entry& entry : entries_) {
-      if (entry.key == key) return entry.map;
-    }
-    Entry& entry = entries_[next_];
+    constexpr uint64_t kMix = 0x9E37'79B9'7F4A'7C15;
+    Entry& entry = entries_[(pool * kMix >> 32) % entries_.size()];
+    if (entry.key == key) return entry.map;
     entry.key = {};
     DAK_RETURN_IF_ERROR(
         FromCuda(EncodePages(&entry.map, reinterpret_cast<const void*>(pool), shape.element == ElementType::kF16, pages,
@@ -32,7 +33,6 @@ class PoolMaps {
                              promote ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_NONE),
                  "cuTensorMapEncodeTiled"));
     entry.key = key;
-    next_ = (next_ + 1) % entries_.size();
     return entry.map;
   }
 
@@ -51,16 +51,15 @@ class PoolMaps {
     Key key;
     CUtensorMap map;
   };
-  std::array<Entry, 64> entries_{};
-  size_t next_ = 0;
+  std::vector<Entry> entries_ = std::vector<Entry>(1024);
 };
 
 class CudaAttentionRunner final : public AttentionRunner {
  public:
-  static absl::StatusOr<std::unique_ptr<AttentionRunner>> Create(int ordinal, const AttentionLimits& limits) {
+  static absl::StatusOr<std::unique_ptr<AttentionRunner>> Create(int ordinal, const AttentionRunnerOptions& options) {
     ScopedDevice device(ordinal);
     DAK_RETURN_IF_ERROR(FromCuda(device.error(), "cudaSetDevice"));
-    auto runner = std::unique_ptr<CudaAttentionRunner>(new CudaAttentionRunner(ordinal, limits));
+    auto runner = std::unique_ptr<CudaAttentionRunner>(new CudaAttentionRunner(ordinal, options));
     DAK_RETURN_IF_ERROR(runner->Initialise());
     return runner;
   }
@@ -69,8 +68,8 @@ class CudaAttentionRunner final : public AttentionRunner {
                       void* stream) override {
     DAK_RETURN_IF_ERROR(CheckAttention(shape));
     DAK_RETURN_IF_ERROR(CheckOperands(shape, operands));
-    DAK_RETURN_IF_ERROR(CheckLimit("batch", shape.batch, limits_.max_batch));
-    DAK_RETURN_IF_ERROR(CheckLimit("heads", shape.heads, limits_.max_heads));
+    DAK_RETURN_IF_ERROR(CheckLimit("batch", shape.batch, options_.max_batch));
+    DAK_RETURN_IF_ERROR(CheckLimit("heads", shape.heads, options_.max_heads));
     ScopedDevice device(ordinal_);
     DAK_RETURN_IF_ERROR(FromCuda(device.error(), "cudaSetDevice"));
     AttentionLaunch launch;
@@ -82,13 +81,7 @@ class CudaAttentionRunner final : public AttentionRunner {
     launch.max_pages = shape.max_pages;
     launch.f16 = shape.element == ElementType::kF16;
     launch.scale = shape.scale;
-    if (shape.local_pages > 0) {
-      DAK_ASSIGN_OR_RETURN(launch.local_map, maps_.Get(shape, operands.kv_local, shape.local_pages, true));
-    }
-    if (shape.remote_pages > 0) {
-      DAK_ASSIGN_OR_RETURN(launch.remote_map, maps_.Get(shape, operands.kv_remote, shape.remote_pages, false));
-      launch.remote_counts = reinterpret_cast<const int32_t*>(operands.remote_counts);
-    }
+    if (shape.remote_pages > 0) launch.remote_counts = reinterpret_cast<const int32_t*>(operands.remote_counts);
     launch.q = reinterpret_cast<const void*>(operands.q);
     launch.out = reinterpret_cast<void*>(operands.out);
     launch.block_table = reinterpret_cast<const int32_t*>(operands.block_table);
@@ -96,14 +89,27 @@ class CudaAttentionRunner final : public AttentionRunner {
     launch.context_ready = operands.context_ready;
     launch.control = link.control;
     launch.report = link.report;
-    launch.workspace = {link_.get(), outputs_.get(), statistics_.get(), arrivals_.get()};
+    launch.workspace = {link_, outputs_.get(), statistics_.get(), arrivals_.get()};
     launch.plan = PlanAttention(shape.head_dim, traits_, LinkTraits{});
     launch.ns_per_clock = ns_per_clock_;
+    if (plain_) {
+      const PlainPools pools{
+          {reinterpret_cast<const uint16_t*>(operands.kv_local), reinterpret_cast<const uint16_t*>(operands.kv_remote)},
+          {shape.local_pages, shape.remote_pages}};
+      return FromCuda(LaunchPlainAttention(launch, pools, static_cast<cudaStream_t>(stream)),
+                      "launching plain decode attention");
+    }
+    if (shape.local_pages > 0) {
+      DAK_ASSIGN_OR_RETURN(launch.local_map, maps_.Get(shape, operands.kv_local, shape.local_pages, true));
+    }
+    if (shape.remote_pages > 0) {
+      DAK_ASSIGN_OR_RETURN(launch.remote_map, maps_.Get(shape, operands.kv_remote, shape.remote_pages, false));
+    }
     return FromCuda(LaunchAttention(launch, static_cast<cudaStream_t>(stream)), "launching decode attention");
   }
 
  private:
-  CudaAttentionRunner(int ordinal, const AttentionLimits& limits) : ordinal_(ordinal), limits_(limits) {}
+  CudaAttentionRunner(int ordinal, const AttentionRunnerOptions& options) : ordinal_(ordinal), options_(options) {}
 
   static absl::Status CheckLimit(absl::string_view field, uint32_t value, uint32_t most) {
     if (value <= most) return absl::OkStatus();
@@ -112,24 +118,53 @@ class CudaAttentionRunner final : public AttentionRunner {
   }
 
   absl::Status Initialise() {
-    DAK_RETURN_IF_ERROR(CheckLimit("limits.max_batch", limits_.max_batch, kMaxAttentionBatch));
-    DAK_RETURN_IF_ERROR(QueryDevice(ordinal_, traits_, ns_per_clock_));
-    DAK_RETURN_IF_ERROR(FromCuda(PrepareAttention(), "preparing decode attention"));
+    DAK_RETURN_IF_ERROR(CheckLimit("options.max_batch", options_.max_batch, kMaxAttentionBatch));
+    DAK_RETURN_IF_ERROR(ChooseKernel());
     const uint32_t ctas = PlanAttention(kMaxHeadDim, traits_, LinkTraits{}).ctas;
-    const size_t rows = AttentionRows(limits_.max_batch, limits_.max_heads, ctas);
-    DAK_ASSIGN_OR_RETURN(link_, Allocate<LinkCounters>(1, 0));
+    const size_t rows = AttentionRows(options_.max_batch, options_.max_heads, ctas);
+    link_ = reinterpret_cast<LinkCounters*>(options_.link_counters);
+    if (link_ == nullptr) {
+      DAK_ASSIGN_OR_RETURN(own_link_, Allocate<LinkCounters>(1, 0));
+      link_ = own_link_.get();
+    }
     DAK_ASSIGN_OR_RETURN(outputs_, Allocate<float>(rows * kMaxHeadDim, 0));
     DAK_ASSIGN_OR_RETURN(statistics_, Allocate<float2>(rows, 0));
-    DAK_ASSIGN_OR_RETURN(arrivals_, Allocate<uint32_t>(size_t{limits_.max_batch} * limits_.max_heads, 0));
+    DAK_ASSIGN_OR_RETURN(arrivals_, Allocate<uint32_t>(size_t{options_.max_batch} * options_.max_heads, 0));
     return FromCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
 
+  absl::Status ChooseKernel() {
+    int major = 0;
+    int minor = 0;
+    int multiprocessors = 0;
+    int clock_khz = 0;
+    const auto query = [&](int* value, cudaDeviceAttr attribute) {
+      return FromCuda(cudaDeviceGetAttribute(value, attribute, ordinal_), "cudaDeviceGetAttribute");
+    };
+    DAK_RETURN_IF_ERROR(query(&major, cudaDevAttrComputeCapabilityMajor));
+    DAK_RETURN_IF_ERROR(query(&minor, cudaDevAttrComputeCapabilityMinor));
+    if (major < 8) {
+      return WithDetail(absl::FailedPreconditionError(absl::StrCat("device ", ordinal_, " is of architecture ", major,
+                                                                   ".", minor, "; kernels are for 8.0 and up")),
+                        {.field = {}, .reason = "ARCHITECTURE_UNSUPPORTED", .limit = "8.0"});
+    }
+    DAK_RETURN_IF_ERROR(query(&multiprocessors, cudaDevAttrMultiProcessorCount));
+    DAK_RETURN_IF_ERROR(query(&clock_khz, cudaDevAttrClockRate));
+    ns_per_clock_ = 1e6f / static_cast<float>(clock_khz);
+    plain_ = options_.plain || major != 9 || minor != 0;
+    traits_.multiprocessors = static_cast<uint32_t>(multiprocessors) * (plain_ ? kPlainCtasPerSm : 1);
+    return plain_ ? FromCuda(PreparePlainAttention(), "preparing plain decode attention")
+                  : FromCuda(PrepareAttention(), "preparing decode attention");
+  }
+
   const int ordinal_;
-  const AttentionLimits limits_;
+  const AttentionRunnerOptions options_;
+  bool plain_ = false;
   DeviceTraits traits_;
   float ns_per_clock_ = 0;
   PoolMaps maps_;
-  DeviceArray<LinkCounters> link_;
+  LinkCounters* link_ = nullptr;  // its own or a GemmRunner's
+  DeviceArray<LinkCounters> own_link_;
   DeviceArray<float> outputs_;
   DeviceArray<float2> statistics_;
   DeviceArray<uint32_t> arrivals_;
@@ -138,8 +173,8 @@ class CudaAttentionRunner final : public AttentionRunner {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AttentionRunner>> CreateCudaAttentionRunner(int device_ordinal,
-                                                                           const AttentionLimits& limits) {
-  return CudaAttentionRunner::Create(device_ordinal, limits);
+                                                                           const AttentionRunnerOptions& options) {
+  return CudaAttentionRunner::Create(device_ordinal, options);
 }
 
 }  // namespace dak::kernels

@@ -3,7 +3,7 @@
 namespace dak::kernels {
 
 absl::StatusOr<std::unique_ptr<AttentionRunner>> CreateCudaAttentionRunner(int /*device_ordinal*/,
-                                                                           const AttentionLimits& /*limits*/) {
+                                                                           const AttentionRunnerOptions& /*options*/) {
   return absl::NotFoundError("built without CUDA");
 }
 

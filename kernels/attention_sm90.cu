@@ -95,15 +95,9 @@ class PageProducer {
   __device__ BlockRow RowOf(uint32_t index) const {
     if (index >= work_.end) return {0, false};
     const Place place = Locate(p_, shared_, work_.kind, index);
-    const uint32_t token = place.block * kBlockTokens;
-    const uint32_t page_tokens = 1u << p_.page_shift;
-    uint32_t entry = token >> p_.page_shift;
-    if (work_.kind == kLocal) {
-      const uint32_t remote_tokens = BlocksOf(shared_, kRemote, place.sequence) * kBlockTokens;
-      entry += (remote_tokens + page_tokens - 1) >> p_.page_shift;
-    }
-    const auto page = static_cast<uint32_t>(p_.block_table[uint64_t{place.sequence} * p_.max_pages + entry]);
-    const uint32_t row = (((page * p_.kv_heads + place.head) * 2) << p_.page_shift) + (token & (page_tokens - 1));
+    const uint32_t page = PageOf(p_, shared_, work_.kind, place);
+    const uint32_t token = place.block * kBlockTokens & ((1u << p_.page_shift) - 1);
+    const uint32_t row = (((page * p_.kv_heads + place.head) * 2) << p_.page_shift) + token;
     return {static_cast<int32_t>(row), place.block + 1 == place.blocks};
   }
 
@@ -145,7 +139,7 @@ __device__ inline void InitialiseShared(AttentionShared& shared, uint32_t stages
 }
 
 template <class Traits>
-__global__ __launch_bounds__(kAttentionThreads, 1) void DecodeAttention(const __grid_constant__ AttentionParams p) {
+__global__ __launch_bounds__(kAttentionThreads, 2) void DecodeAttention(const __grid_constant__ AttentionParams p) {
   // Phase 1: shared memory and barriers. A block is in when its bytes are, and free when a warp of each tile has read
   // it.
   extern __shared__ uint8_t raw[];
@@ -204,33 +198,21 @@ cudaError_t Launch(const AttentionParams& params, cudaStream_t stream) {
   return cudaLaunchKernelEx(&config, DecodeAttention<Traits>, params);
 }
 
-// Calls `visit` with the traits of the instance for heads of `head_dim`; false if there is none.
-template <class Visitor>
-bool ForHeadDim(uint32_t head_dim, bool f16, const Visitor& visit) {
-  const auto try_one = [&](auto dim) {
-    if (head_dim != uint32_t{dim()}) return false;
-    if (f16) {
-      visit(AttentionTraits<dim(), true>());
-    } else {
-      visit(AttentionTraits<dim(), false>());
-    }
-    return true;
-  };
-  return try_one(std::integral_constant<int, 64>()) || try_one(std::integral_constant<int, 80>()) ||
-         try_one(std::integral_constant<int, 96>()) || try_one(std::integral_constant<int, 128>());
-}
-
 }  // namespace
 
 cudaError_t PrepareAttention() {
   cudaError_t error = cudaSuccess;
   for (const uint32_t head_dim : {64u, 80u, 96u, 128u}) {
     for (const bool f16 : {false, true}) {
-      ForHeadDim(head_dim, f16, [&](auto instance) {
+      ForHeadDim<AttentionTraits>(head_dim, f16, [&](auto instance) {
         using Traits = decltype(instance);
         if (error != cudaSuccess) return;
         error = cudaFuncSetAttribute(DecodeAttention<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      Traits::kLaunchBytes);
+        if (error != cudaSuccess) return;
+        // Room for two, also where a launch has one CTA an SM.
+        error = cudaFuncSetAttribute(DecodeAttention<Traits>, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                     cudaSharedmemCarveoutMaxShared);
       });
     }
   }
@@ -239,36 +221,10 @@ cudaError_t PrepareAttention() {
 
 cudaError_t LaunchAttention(const AttentionLaunch& launch, cudaStream_t stream) {
   AttentionParams params{};
-  params.local_map = launch.local_map;
-  params.remote_map = launch.remote_map;
-  params.q = static_cast<const uint16_t*>(launch.q);
-  params.out = static_cast<uint16_t*>(launch.out);
-  params.block_table = launch.block_table;
-  params.lengths = launch.lengths;
-  params.remote_counts = launch.remote_counts;
-  params.batch = launch.batch;
-  params.heads = launch.heads;
-  params.kv_heads = launch.kv_heads;
-  params.group = launch.heads / launch.kv_heads;
-  while (1u << params.page_shift < launch.page_tokens) ++params.page_shift;
-  params.max_pages = launch.max_pages;
-  constexpr float kLog2E = 1.4426950408889634f;
-  params.scale = launch.scale * kLog2E;
-  params.plan = launch.plan;
-  params.control = launch.control;
-  params.report = launch.report;
-  params.workspace = launch.workspace;
-  params.ns_per_clock = launch.ns_per_clock;
-  params.context_ready = launch.context_ready ? 1 : 0;
-  const AttentionPlan& plan = launch.plan;
-  if (1u << params.page_shift != launch.page_tokens || launch.page_tokens < kBlockTokens ||
-      launch.batch > kMaxAttentionBatch || params.group > kMaxGroup || plan.full_remote_ctas >= plan.ctas ||
-      plan.full_remote_ctas == 0 || plan.full_remote_ctas > kMaxRemoteCtas || plan.mixed_inflight_blocks == 0 ||
-      plan.local_inflight_blocks == 0) {
-    return cudaErrorInvalidValue;
-  }
+  if (!MakeParams(launch, params)) return cudaErrorInvalidValue;
   cudaError_t error = cudaErrorInvalidValue;
-  ForHeadDim(launch.head_dim, launch.f16, [&](auto instance) { error = Launch<decltype(instance)>(params, stream); });
+  ForHeadDim<AttentionTraits>(launch.head_dim, launch.f16,
+                              [&](auto instance) { error = Launch<decltype(instance)>(params, stream); });
   return error;
 }
 

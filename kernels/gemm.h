@@ -86,6 +86,9 @@ class GemmRunner {
   // must be ordered among themselves: same stream, or events.
   virtual absl::Status Launch(const GemmShape& shape, const GemmOperands& operands, const LinkView& link,
                               void* stream) = 0;
+  // The device address of the counters by which launches keep their windows apart and report; 0 if there are none.
+  // Runners of a session's other operations are made with them, and must not outlive this one.
+  virtual uint64_t link_counters() const { return 0; }
 };
 
 struct GemmRunnerOptions {

@@ -58,6 +58,8 @@ class PlainGemmRunner final : public GemmRunner {
     return FromCuda(LaunchPlainGemm(launch, static_cast<cudaStream_t>(stream)), "launching the plain GEMM");
   }
 
+  uint64_t link_counters() const override { return reinterpret_cast<uint64_t>(link_.get()); }
+
  private:
   explicit PlainGemmRunner(int ordinal) : ordinal_(ordinal) {}
 

@@ -110,6 +110,8 @@ class CudaGemmRunner final : public GemmRunner {
     return FromCuda(LaunchDecodeGemm(launch, static_cast<cudaStream_t>(stream)), "launching the decode GEMM");
   }
 
+  uint64_t link_counters() const override { return reinterpret_cast<uint64_t>(link_.get()); }
+
  private:
   explicit CudaGemmRunner(int ordinal) : ordinal_(ordinal) {}
 

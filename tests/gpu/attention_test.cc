@@ -239,7 +239,7 @@ TEST_F(AttentionSmallTest, RefusesWhatItCantRunAndNamesTheField) {
   shape.batch = 3;
   EXPECT_EQ(DetailOf((*runner)->Launch(shape, problem.operands(), {}, stream_)).field, "batch");
   EXPECT_EQ(DetailOf(CreateCudaAttentionRunner(0, {.max_batch = 513, .max_heads = 8}).status()).field,
-            "limits.max_batch");
+            "options.max_batch");
   EXPECT_EQ(cudaGetLastError(), cudaSuccess);
 }
 

@@ -132,5 +132,30 @@ TEST_F(AttentionWindowTest, AWindowThatChangesAllTheTimeIsNeverExceeded) {
   EXPECT_EQ(report_->inflight_bytes, 0u);
 }
 
+TEST_F(AttentionWindowTest, SharesItsWindowAndReportWithAGemmRunner) {
+  constexpr uint64_t kWindow = 12 * kBoxBytes;
+  auto gemm = CreateCudaGemmRunner(0);
+  ASSERT_TRUE(gemm.ok()) << gemm.status();
+  auto runner = CreateCudaAttentionRunner(0, {.link_counters = (*gemm)->link_counters()});
+  ASSERT_TRUE(runner.ok()) << runner.status();
+  runner_ = *std::move(runner);
+  AttentionProblem attention({32, 8, 128, 16, ElementType::kBf16, {2000, 1000}, 0.5}, 1);
+  Problem product({8, 4096, 2048, 2048, ElementType::kBf16}, 2);
+  Store(control_->window_bytes, kWindow);
+  constexpr int kTimes = 10;
+  for (int i = 0; i < kTimes; ++i) {
+    const absl::Status status = (*gemm)->Launch(product.shape(), product.operands(), {control_, report_}, nullptr);
+    ASSERT_TRUE(status.ok()) << status;
+    Launch(attention);
+  }
+  Wait();
+  EXPECT_LE(attention.RelativeError(), attention.Tolerance());
+  EXPECT_LE(product.RelativeError(), product.Tolerance());
+  EXPECT_EQ(report_->bytes, kTimes * (attention.remote_bytes() + 2048 * 2048 * 2));
+  EXPECT_EQ(report_->passes, 2u * kTimes);
+  EXPECT_LE(report_->inflight_peak_bytes, kWindow);
+  EXPECT_EQ(report_->inflight_bytes, 0u);
+}
+
 }  // namespace
 }  // namespace dak::kernels

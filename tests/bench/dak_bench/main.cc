@@ -116,7 +116,8 @@ int main(int argc, char** argv) {
   constexpr uint64_t kGiB = uint64_t{1} << 30;
   // A pass: its weights and two layers of buffers; offloaded units are whole, so the host holds a little more.
   const uint64_t hbm_bytes = pass ? 14 * kGiB : 3 * kGiB;
-  const uint64_t host_bytes = pass ? static_cast<uint64_t>((most + 0.1) * 14.0 * kGiB) : 2 * kGiB;
+  uint64_t host_bytes = pass ? static_cast<uint64_t>((most + 0.1) * 14.0 * kGiB) : 2 * kGiB;
+  if (options.command == "attention") host_bytes = static_cast<uint64_t>((most * 2 + 0.25) * kGiB);
   Context context(hbm_bytes, host_bytes, options.f16);
   std::string json;
   if (options.command == "gemm") {

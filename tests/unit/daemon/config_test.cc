@@ -207,9 +207,9 @@ TEST(CommandLineTest, BadFlagsAreNamed) {
 }
 
 TEST(CommandLineTest, HelpNamesEveryFlag) {
-  for (const char* flag : {"--config", "--runtime-dir", "--device", "--gpu", "--hbm", "--host", "--cxl",
-                           "--metrics-address", "--lease-ms", "--log-level", "--profile", "--print-profile",
-                           "--check-config", "--help", "--version"}) {
+  for (const char* flag :
+       {"--config", "--runtime-dir", "--device", "--gpu", "--hbm", "--host", "--cxl", "--metrics-address", "--lease-ms",
+        "--log-level", "--profile", "--print-profile", "--check-config", "--help", "--version"}) {
     EXPECT_THAT(HelpText(), testing::HasSubstr(flag));
   }
 }

@@ -25,7 +25,8 @@ TEST(PlanAttentionTest, EveryTierWithBlocksGetsCtasThatAllHaveSome) {
     };
     const uint32_t local = blocks();
     const uint32_t remote = blocks();
-    const CtaCounts counts = DivideCtas(plan, local, remote);
+    const auto tasks = static_cast<uint32_t>(1 + random() % (random() % 2 == 0 ? 200 : 20'000));
+    const CtaCounts counts = DivideCtas(plan, tasks, local, remote);
     ASSERT_EQ(counts.local == 0, local == 0);
     ASSERT_EQ(counts.remote == 0, remote == 0);
     ASSERT_LE(counts.local, local);
@@ -43,8 +44,8 @@ TEST(PlanAttentionTest, AFullLinkIsFilledByFewCtasOfTheDefaultWindow) {
 
 TEST(PlanAttentionTest, ASmallRemoteShareTakesFewerSms) {
   const AttentionPlan plan = PlanAttention(128, {}, {});
-  const CtaCounts small = DivideCtas(plan, 100'000, 100);
-  const CtaCounts large = DivideCtas(plan, 100'000, 10'000);
+  const CtaCounts small = DivideCtas(plan, 1000, 100'000, 100);
+  const CtaCounts large = DivideCtas(plan, 1000, 100'000, 10'000);
   EXPECT_EQ(small.remote, 1u);
   EXPECT_EQ(large.remote, plan.full_remote_ctas);
   EXPECT_EQ(small.local, 131u);
@@ -54,13 +55,21 @@ TEST(PlanAttentionTest, ASmallRemoteShareTakesFewerSms) {
 TEST(PlanAttentionTest, AtTheRatioWhereBothSidesTakeEquallyLongTheLinkIsFull) {
   const AttentionPlan plan = PlanAttention(128, {}, {});
   const auto remote = static_cast<uint32_t>(100'000 / plan.remote_by_local_time);
-  EXPECT_EQ(DivideCtas(plan, 100'000, remote).remote, plan.full_remote_ctas);
+  EXPECT_EQ(DivideCtas(plan, 1000, 100'000, remote).remote, plan.full_remote_ctas);
 }
 
 TEST(PlanAttentionTest, ShortContextsUseNoMoreCtasThanTheyHaveWork) {
-  const CtaCounts counts = DivideCtas(PlanAttention(128, {}, {}), 9, 0);
+  const CtaCounts counts = DivideCtas(PlanAttention(128, {}, {}), 1, 9, 0);
   EXPECT_EQ(counts.local, 2u);
   EXPECT_EQ(counts.remote, 0u);
+}
+
+TEST(PlanAttentionTest, FewTasksGetEquallyManyCtas) {
+  const AttentionPlan plan = PlanAttention(128, {}, {});
+  EXPECT_EQ(DivideCtas(plan, 8, 2048, 0).local, 128u);
+  EXPECT_EQ(DivideCtas(plan, 64, 16'384, 0).local, 128u);
+  EXPECT_EQ(DivideCtas(plan, 50, 16'384, 0).local, 132u) << "two a task would leave 32 idle";
+  EXPECT_EQ(DivideCtas(plan, 256, 65'536, 0).local, 132u);
 }
 
 TEST(PlanAttentionTest, ReadsInFlightFollowTheBlocksSize) {
