@@ -25,6 +25,7 @@ struct PrefillParams {
   uint32_t clusters;
   uint32_t fetchers;
   bool has_y_map;
+  bool keep_x;
 };
 
 // How a template instance lies in shared memory: stages of x's and W's chunks, then what y is staged in: two boxes of

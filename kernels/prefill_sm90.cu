@@ -40,7 +40,11 @@ template <class Traits>
 class Producer {
  public:
   __device__ Producer(const PrefillParams& p, uint8_t* ring, PrefillShared& shared, uint32_t rank)
-      : p_(p), ring_(ring), shared_(shared), rank_(rank), x_policy_(ptx::EvictLastPolicy()) {}
+      : p_(p),
+        ring_(ring),
+        shared_(shared),
+        rank_(rank),
+        x_policy_(p.keep_x ? ptx::EvictLastPolicy() : ptx::EvictNormalPolicy()) {}
 
   __device__ void Run() {
     ptx::PrefetchTensorMap(&p_.base.x_map);
@@ -312,6 +316,7 @@ cudaError_t LaunchPrefillGemm(const PrefillLaunch& launch, cudaStream_t stream) 
   params.workspace = launch.workspace;
   params.clusters = launch.plan.clusters;
   params.fetchers = launch.plan.fetchers;
+  params.keep_x = launch.plan.keep_x;
   cudaError_t error = cudaErrorInvalidValue;
   ForTile(launch.plan.layout.row_boxes, launch.f16,
           [&](auto instance) { error = Launch<decltype(instance)>(params, launch.overlap_previous, stream); });

@@ -11,6 +11,7 @@
 #include "tests/bench/dak_bench/check.h"
 #include "tests/bench/dak_bench/device_tools.h"
 #include "tests/bench/dak_bench/operation.h"
+#include "tests/bench/dak_bench/prefill_tune.h"
 #include "tests/bench/dak_bench/shapes.h"
 #include "tests/bench/dak_bench/table.h"
 #include "tests/bench/dak_bench/timing.h"
@@ -182,6 +183,19 @@ Peers MeasurePeers(Context& context, const std::vector<Operation>& copies, doubl
   return peers;
 }
 
+// Times the plans that weren't chosen.
+void Tune(Context& context, const PrefillTuner& tuner, const std::vector<Operation>& copies, double limit_s,
+          const std::string& name) {
+  std::printf("  tune %s batch %llu, limit %.1f us:", name.c_str(), static_cast<unsigned long long>(copies[0].batch),
+              limit_s * 1e6);
+  for (const PrefillTuner::Variant& variant : tuner.Variants(copies[0])) {
+    const auto run = [&](const Operation& op) { tuner.Launch(op, variant.plan, context.stream); };
+    CheckNumbers(context, "tune", copies[0], run);
+    std::printf(" %s %.1f", variant.name.c_str(), Time(context, copies, limit_s, run) * 1e6);
+  }
+  std::printf("\n");
+}
+
 kernels::DeviceTraits ThisDevice() {
   int multiprocessors = 0;
   DAK_CUDA(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
@@ -199,6 +213,7 @@ std::string RunPrefill(Context& context, const Options& options) {
   Table table("prefill, " + context.device_name);
   Runner runner(options.window_bytes);
   const kernels::DeviceTraits device = ThisDevice();
+  const PrefillTuner tuner(static_cast<uint64_t>(options.window_bytes));
   const auto run = [&](const Operation& op) { runner.Launch(op, context.stream); };
   for (const Shape& shape : ShapesOf(options.model)) {
     for (const uint64_t batch : options.batches) {
@@ -229,6 +244,7 @@ std::string RunPrefill(Context& context, const Options& options) {
         const double dak_s = Time(context, copies, limit_s, run);
         const v1::LinkReport after = runner.report();
         if (operation.remote_bytes() == 0) all_hbm_s = dak_s;
+        if (options.tune) Tune(context, tuner, copies, limit_s, shape.name);
         const double unique_bytes =
             static_cast<double>(after.passes - before.passes) * static_cast<double>(operation.remote_bytes());
         const Peers peers = options.peers ? MeasurePeers(context, copies, limit_s) : Peers();
