@@ -113,12 +113,12 @@ class Fetcher {
 // Writes one chunk to its slot and lets its readers have it.
 __device__ inline void PutIntoRing(const PrefillParams& p, const uint8_t* chunk, uint64_t sequence, uint64_t* word) {
   // The slot was seen free by an ordinary load, and is written by the asynchronous proxy.
-  cuda::ptx::fence_proxy_async();
+  cuda::ptx::fence_proxy_async(cuda::ptx::space_global);
   cuda::ptx::cp_async_bulk(cuda::ptx::space_global, cuda::ptx::space_shared,
                            p.workspace.ring + sequence % kPrefillRingSlots * kBoxBytes, chunk, uint32_t{kBoxBytes});
   cuda::ptx::cp_async_bulk_commit_group();
   cuda::ptx::cp_async_bulk_wait_group(cuda::ptx::n32_t<0>());
-  cuda::ptx::fence_proxy_async();
+  cuda::ptx::fence_proxy_async(cuda::ptx::space_global);
   ptx::StoreReleaseGpu(word, SlotWord(sequence, ReadersOf(p.layout)));
 }
 

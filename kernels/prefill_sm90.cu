@@ -25,7 +25,7 @@ __device__ inline void Schedule(const PrefillParams& p, PrefillShared& shared) {
     if (number >= count) number = kNoItem;
     for (uint32_t cta = 0; cta < kPrefillClusterCtas; ++cta) {
       ptx::StoreToCta(ptx::MapToCta(const_cast<uint32_t*>(&shared.items[place.stage]), cta), number);
-      ptx::ArriveAtCta(ptx::MapToCta(&shared.item_full[place.stage], cta));
+      ptx::ReleaseToCta(ptx::MapToCta(&shared.item_full[place.stage], cta));
     }
   }
   if (!FinishPart(p) || p.fetchers > 0) return;
@@ -77,13 +77,15 @@ class Producer {
   }
 
  private:
-  // Until the boxes of the `loaded`-th chunk have come.
-  __device__ void WaitForRing(uint32_t loaded) const {
-    while (static_cast<int32_t>(shared_.ready_chunks - loaded) <= 0) {
-    }
-    // The slots' words were read by ordinary loads, and the slots are by the asynchronous proxy.
+  // Until the boxes of the `loaded`-th chunk have come. The watcher sees many at once, and they share a fence: the
+  // slots' words were read by ordinary loads, and the slots are by the asynchronous proxy.
+  __device__ void WaitForRing(uint32_t loaded) {
+    if (static_cast<int32_t>(ready_ - loaded) > 0) return;
+    do {
+      ready_ = shared_.ready_chunks;
+    } while (static_cast<int32_t>(ready_ - loaded) <= 0);
     __threadfence_block();
-    cuda::ptx::fence_proxy_async();
+    cuda::ptx::fence_proxy_async(cuda::ptx::space_global);
   }
 
   __device__ void LoadBox(const PrefillBox& box, const PrefillGroup& group, uint32_t chunk, uint8_t* target,
@@ -104,6 +106,7 @@ class Producer {
   PrefillShared& shared_;
   uint32_t rank_;
   uint64_t x_policy_;
+  uint32_t ready_ = 0;  // chunks whose remote boxes are known to have come
   RingPlace place_;
 };
 
