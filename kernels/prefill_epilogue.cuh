@@ -24,13 +24,13 @@ __device__ inline uint32_t RoundPair(float low, float high) {
 }
 
 // Where a box's columns lie in y.
-struct OutputBox {
+struct PrefillOutput {
   uint64_t column;
   uint32_t columns;  // that are y's; 0: the tile has no such box
   bool staged;       // TMA clips what is past y's end, but a ragged box of the local part has remote columns behind it
 };
 
-__device__ inline OutputBox OutputOf(const PrefillParams& p, const PrefillTile& tile, uint32_t i) {
+__device__ inline PrefillOutput OutputOf(const PrefillParams& p, const PrefillTile& tile, uint32_t i) {
   if (i >= tile.count) return {0, 0, false};
   const PrefillBox box = tile.At(i);
   const uint64_t row = uint64_t{box.index} * kBoxRows;
@@ -42,7 +42,7 @@ __device__ inline OutputBox OutputOf(const PrefillParams& p, const PrefillTile& 
 
 // Four sums at `quad` of a box: rows r and r + 8, columns c and c + 1.
 template <class Traits, int kBox>
-__device__ inline void WriteBox(const PrefillParams& p, const OutputBox& box, uint32_t batch,
+__device__ inline void WriteBox(const PrefillParams& p, const PrefillOutput& box, uint32_t batch,
                                 const float (&sums)[Traits::kN / 2], uint32_t thread) {
   const uint32_t row = batch + thread / kWarpThreads * 16 + thread % kWarpThreads / 4;
   auto* const y = static_cast<uint16_t*>(p.base.y) + box.column;
@@ -77,8 +77,8 @@ __device__ inline void StageBox(uint32_t target, const float (&sums)[Traits::kN 
 template <class Traits, int kFirst>
 __device__ inline void StoreBoxes(const PrefillParams& p, const PrefillTile& tile, uint32_t batch, uint8_t* staging,
                                   const float (&sums)[Traits::kN / 2], uint32_t thread, uint32_t barrier) {
-  const OutputBox first = OutputOf(p, tile, kFirst);
-  const OutputBox second = OutputOf(p, tile, kFirst + 1);
+  const PrefillOutput first = OutputOf(p, tile, kFirst);
+  const PrefillOutput second = OutputOf(p, tile, kFirst + 1);
   if (first.staged || second.staged) {
     // What was staged before must have been read.
     if (thread == 0) cuda::ptx::cp_async_bulk_wait_group_read(cuda::ptx::n32_t<0>());
@@ -89,7 +89,7 @@ __device__ inline void StoreBoxes(const PrefillParams& p, const PrefillTile& til
     cuda::ptx::fence_proxy_async(cuda::ptx::space_shared);
     ptx::SyncThreads(barrier, kWarpgroupThreads);
     if (thread == 0) {
-      const auto store = [&](const OutputBox& box, const uint8_t* from) {
+      const auto store = [&](const PrefillOutput& box, const uint8_t* from) {
         if (!box.staged) return;
         const int32_t at[2] = {static_cast<int32_t>(box.column), static_cast<int32_t>(batch)};
         cuda::ptx::cp_async_bulk_tensor(cuda::ptx::space_global, cuda::ptx::space_shared, &p.y_map, at, from);

@@ -116,9 +116,9 @@ struct Peers {
   double copy_on_use_s = kNan;
 };
 
-Peers MeasurePeers(Context& context, const Rotation& rotation, double limit_s) {
+Peers MeasurePeers(Context& context, const Rotation& rotation, double limit_s, bool wanted) {
   Peers peers;
-  if (context.cublas == nullptr) return peers;
+  if (!wanted || context.cublas == nullptr) return peers;
   const auto gemm = [&](const Operation& op, const void* w, uint64_t first_row, uint64_t rows) {
     if (rows == 0) return;
     context.cublas->Gemm(op.x, w, static_cast<uint8_t*>(op.y) + first_row * kElementBytes, op.batch, rows, op.k, op.n,
@@ -162,7 +162,7 @@ std::string RunGemm(Context& context, const Options& options) {
         const double error = rotation.CheckNumbers("dak", run);
         if (options.tune) Tune(context, rotation, limit_s, shape.name);
         const double dak_s = rotation.Time(limit_s, run);
-        const Peers peers = MeasurePeers(context, rotation, limit_s);
+        const Peers peers = MeasurePeers(context, rotation, limit_s, options.peers);
         table.Add(Table::Row()
                       .Text("shape", shape.name)
                       .Number("batch", batch)
