@@ -1,6 +1,7 @@
 // The end of an item in the prefill kernel: a consumer warpgroup's sums, 64 rows of the batch by a tile's rows of W,
 // become y, box by box of W: 64 x 64 elements. A box whose columns all are y's goes through shared memory and is
-// written by TMA while the next item's products run; of a ragged one in y's middle, threads write what is y's.
+// written by TMA while the next item's products run; of a ragged one in y's middle, or one that isn't aligned, threads
+// write what is y's.
 #ifndef DAK_KERNELS_PREFILL_EPILOGUE_CUH_
 #define DAK_KERNELS_PREFILL_EPILOGUE_CUH_
 
@@ -11,6 +12,8 @@
 namespace dak::kernels {
 
 inline constexpr uint32_t kQuadsOfBox = kBoxRows / 8;  // of four sums a thread
+// NOTE: a TMA store whose first column isn't a multiple of 16 bytes ends in "an illegal instruction" on an H100.
+inline constexpr uint32_t kStagedAlignment = 8;
 
 template <bool kF16>
 __device__ inline uint32_t RoundPair(float low, float high) {
@@ -37,7 +40,8 @@ __device__ inline PrefillOutput OutputOf(const PrefillParams& p, const PrefillTi
   const uint64_t left = (box.remote ? p.base.n - p.base.local_rows : p.base.local_rows) - row;
   const uint64_t column = row + (box.remote ? p.base.local_rows : 0);
   const auto columns = static_cast<uint32_t>(left < kBoxRows ? left : kBoxRows);
-  return {column, columns, p.has_y_map && (columns == kBoxRows || column + columns == p.base.n)};
+  const bool whole = columns == kBoxRows || column + columns == p.base.n;
+  return {column, columns, p.has_y_map && whole && column % kStagedAlignment == 0};
 }
 
 // Four sums at `quad` of a box: rows r and r + 8, columns c and c + 1.

@@ -183,6 +183,11 @@ Peers MeasurePeers(Context& context, const std::vector<Operation>& copies, doubl
   return peers;
 }
 
+double RoundTripUs(const v1::LinkReport& before, const v1::LinkReport& after) {
+  const auto trips = static_cast<double>(after.round_trips - before.round_trips);
+  return static_cast<double>(after.round_trip_ns - before.round_trip_ns) / trips * 1e-3;
+}
+
 // Times the plans that weren't chosen.
 void Tune(Context& context, const PrefillTuner& tuner, const std::vector<Operation>& copies, double limit_s,
           const std::string& name) {
@@ -261,6 +266,7 @@ std::string RunPrefill(Context& context, const Options& options) {
                       .Number("vs_all_hbm", dak_s / all_hbm_s)
                       .Number("tflops", flops / dak_s * 1e-12)
                       .Number("link_gbps", operation.remote_bytes() / dak_s * 1e-9)
+                      .Number("round_trip_us", RoundTripUs(before, after))
                       .Number("link_by_unique", static_cast<double>(after.bytes - before.bytes) / unique_bytes)
                       .Number("limit_us", limit_s * 1e6)
                       .Number("of_limit", limit_s / dak_s)
