@@ -22,7 +22,7 @@ struct FetchTraits {
 };
 inline constexpr uint32_t kStorers = 4;
 static_assert(FetchTraits::kWStages % kStorers == 0);
-static_assert(FetchTraits::kWStages * kBoxBytes <= PrefillInstance<4, false>::kRingBytes);
+static_assert(FetchTraits::kWStages * kBoxBytes <= PrefillInstance<4, false, false>::kRingBytes);
 
 struct FetchShared {
   DecodeShared link;

@@ -1,4 +1,6 @@
 // The prefill GEMM for sm_90a. docs/kernels-prefill.md explains its phases, traffic and bounds.
+#include <type_traits>
+
 #include "kernels/prefill_epilogue.cuh"
 #include "kernels/prefill_launch.h"
 #include "kernels/prefill_remote.cuh"
@@ -257,15 +259,21 @@ cudaError_t Launch(const PrefillParams& params, bool overlap_previous, cudaStrea
 
 // Calls `visit` with the traits of the instance for such tiles; false if there is none.
 template <class Visitor>
-bool ForTile(uint32_t row_boxes, bool f16, const Visitor& visit) {
-  if (row_boxes == 4) {
-    f16 ? visit(PrefillInstance<4, true>()) : visit(PrefillInstance<4, false>());
-  } else if (row_boxes == 2) {
-    f16 ? visit(PrefillInstance<2, true>()) : visit(PrefillInstance<2, false>());
-  } else {
-    return false;
-  }
-  return true;
+bool ForTile(uint32_t row_boxes, bool f16, bool epilogue, const Visitor& visit) {
+  const auto with = [&](auto boxes, auto has_epilogue) {
+    if (f16) {
+      visit(PrefillInstance<boxes(), true, has_epilogue()>());
+    } else {
+      visit(PrefillInstance<boxes(), false, has_epilogue()>());
+    }
+    return true;
+  };
+  const auto with_boxes = [&](auto boxes) {
+    return epilogue ? with(boxes, std::true_type()) : with(boxes, std::false_type());
+  };
+  if (row_boxes == 4) return with_boxes(std::integral_constant<int, 4>());
+  if (row_boxes == 2) return with_boxes(std::integral_constant<int, 2>());
+  return false;
 }
 
 bool IsSound(const PrefillLaunch& launch) {
@@ -286,12 +294,14 @@ cudaError_t PreparePrefillGemm() {
   cudaError_t error = cudaSuccess;
   for (const uint32_t row_boxes : {2u, 4u}) {
     for (const bool f16 : {false, true}) {
-      ForTile(row_boxes, f16, [&](auto instance) {
-        using Traits = decltype(instance);
-        if (error != cudaSuccess) return;
-        error = cudaFuncSetAttribute(PrefillGemm<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     Traits::kLaunchBytes);
-      });
+      for (const bool epilogue : {false, true}) {
+        ForTile(row_boxes, f16, epilogue, [&](auto instance) {
+          using Traits = decltype(instance);
+          if (error != cudaSuccess) return;
+          error = cudaFuncSetAttribute(PrefillGemm<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       Traits::kLaunchBytes);
+        });
+      }
     }
   }
   return error;
@@ -304,6 +314,7 @@ cudaError_t LaunchPrefillGemm(const PrefillLaunch& launch, cudaStream_t stream) 
   params.base.w_local_map = launch.w_local_map;
   params.base.w_remote_map = launch.w_remote_map;
   params.base.y = launch.y;
+  params.base.epilogue = launch.epilogue;
   params.base.n = launch.n;
   params.base.local_rows = launch.local_rows;
   params.base.batch = launch.batch;
@@ -313,6 +324,7 @@ cudaError_t LaunchPrefillGemm(const PrefillLaunch& launch, cudaStream_t stream) 
   params.base.report = launch.report;
   params.base.workspace.link = launch.workspace.link;
   params.base.ns_per_clock = launch.ns_per_clock;
+  params.y_columns = launch.epilogue.swiglu ? launch.n / 2 : launch.n;
   params.y_map = launch.y_map;
   params.has_y_map = launch.has_y_map;
   params.layout = launch.plan.layout;
@@ -320,8 +332,10 @@ cudaError_t LaunchPrefillGemm(const PrefillLaunch& launch, cudaStream_t stream) 
   params.clusters = launch.plan.clusters;
   params.fetchers = launch.plan.fetchers;
   params.keep_x = launch.plan.keep_x;
+  const DecodeEpilogue& epilogue = launch.epilogue;
+  const bool has_epilogue = epilogue.bias != nullptr || epilogue.residual != nullptr || epilogue.swiglu;
   cudaError_t error = cudaErrorInvalidValue;
-  ForTile(launch.plan.layout.row_boxes, launch.f16,
+  ForTile(launch.plan.layout.row_boxes, launch.f16, has_epilogue,
           [&](auto instance) { error = Launch<decltype(instance)>(params, launch.overlap_previous, stream); });
   return error;
 }
