@@ -72,9 +72,11 @@ cudaError_t PrepareDecodeGemm();
 
 cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream);
 
-// Encodes a row-major [rows, cols] matrix of 16-bit elements at `address` for boxes of box_rows x 64, 128-byte swizzle.
+// Encodes a row-major [rows, cols] matrix of 16-bit elements at `address` for boxes of box_rows x box_columns (64 with
+// the 128-byte swizzle, or 32 with the 64-byte one).
 cudaError_t EncodeMatrix(CUtensorMap* map, const void* address, bool f16, uint64_t rows, uint64_t cols,
-                         uint32_t box_rows, CUtensorMapL2promotion promotion = CU_TENSOR_MAP_L2_PROMOTION_NONE);
+                         uint32_t box_rows, CUtensorMapL2promotion promotion = CU_TENSOR_MAP_L2_PROMOTION_NONE,
+                         uint32_t box_columns = kChunkColumns);
 
 }  // namespace dak::kernels
 

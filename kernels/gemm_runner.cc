@@ -6,8 +6,6 @@
 #include <memory>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
 #include "kernels/cuda_support.h"
 #include "kernels/gemm.h"
@@ -22,6 +20,12 @@ namespace {
 // What TMA needs of a matrix that it writes: its address, and the length of its rows in elements.
 constexpr uint64_t kTmaAlignment = 16;
 constexpr uint64_t kTmaElements = 8;
+
+DecodeEpilogue EpilogueOf(const GemmOperands& operands) {
+  return {reinterpret_cast<const void*>(operands.epilogue.bias),
+          reinterpret_cast<const void*>(operands.epilogue.residual),
+          operands.epilogue.activation == GemmActivation::kSwiGlu};
+}
 
 // Encoded maps of x by what they were encoded from: engines reuse few activation buffers.
 class XMaps {
@@ -99,9 +103,7 @@ class CudaGemmRunner final : public GemmRunner {
                    "cuTensorMapEncodeTiled"));
     }
     launch.y = reinterpret_cast<void*>(operands.y);
-    launch.epilogue = {reinterpret_cast<const void*>(operands.epilogue.bias),
-                       reinterpret_cast<const void*>(operands.epilogue.residual),
-                       operands.epilogue.activation == GemmActivation::kSwiGlu};
+    launch.epilogue = EpilogueOf(operands);
     launch.control = link.control;
     launch.report = link.report;
     launch.workspace = {link_.get(), shares_.get()};
@@ -117,10 +119,6 @@ class CudaGemmRunner final : public GemmRunner {
 
   absl::Status LaunchPrefill(const GemmShape& shape, const GemmOperands& operands, const LinkView& link,
                              cudaStream_t stream) {
-    const GemmEpilogue& epilogue = operands.epilogue;
-    if (epilogue.bias != 0 || epilogue.residual != 0 || epilogue.activation != GemmActivation::kNone) {
-      return InvalidField("epilogue", "isn't fused at this batch", absl::StrCat("none above batch ", kMaxBatch));
-    }
     PrefillLaunch launch;
     launch.batch = shape.batch;
     launch.n = shape.n;
@@ -133,9 +131,13 @@ class CudaGemmRunner final : public GemmRunner {
     if (operands.w_local_map != nullptr) std::memcpy(&launch.w_local_map, operands.w_local_map, sizeof(TensorMap));
     if (operands.w_remote_map != nullptr) std::memcpy(&launch.w_remote_map, operands.w_remote_map, sizeof(TensorMap));
     launch.y = reinterpret_cast<void*>(operands.y);
-    launch.has_y_map = shape.n % kTmaElements == 0 && operands.y % kTmaAlignment == 0;
+    launch.epilogue = EpilogueOf(operands);
+    const uint64_t y_columns = OutputColumns(shape.n, operands.epilogue.activation);
+    launch.has_y_map = y_columns % kTmaElements == 0 && operands.y % kTmaAlignment == 0;
     if (launch.has_y_map) {
-      DAK_RETURN_IF_ERROR(FromCuda(EncodeMatrix(&launch.y_map, launch.y, launch.f16, shape.batch, shape.n, kBoxRows),
+      const auto box_columns = static_cast<uint32_t>(kBoxRows * y_columns / shape.n);
+      DAK_RETURN_IF_ERROR(FromCuda(EncodeMatrix(&launch.y_map, launch.y, launch.f16, shape.batch, y_columns, kBoxRows,
+                                                CU_TENSOR_MAP_L2_PROMOTION_NONE, box_columns),
                                    "cuTensorMapEncodeTiled"));
     }
     launch.control = link.control;

@@ -355,7 +355,7 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
 }
 
 cudaError_t EncodeMatrix(CUtensorMap* map, const void* address, bool f16, uint64_t rows, uint64_t cols,
-                         uint32_t box_rows, CUtensorMapL2promotion promotion) {
+                         uint32_t box_rows, CUtensorMapL2promotion promotion, uint32_t box_columns) {
   void* entry = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   constexpr unsigned int kFirstVersion = 12000;
@@ -365,11 +365,12 @@ cudaError_t EncodeMatrix(CUtensorMap* map, const void* address, bool f16, uint64
   if (found != cudaDriverEntryPointSuccess) return cudaErrorSymbolNotFound;
   const cuuint64_t extents[2] = {cols, rows};
   const cuuint64_t row_bytes[1] = {cols * 2};
-  const cuuint32_t box[2] = {kChunkColumns, box_rows};
+  const cuuint32_t box[2] = {box_columns, box_rows};
   const cuuint32_t steps[2] = {1, 1};
   const CUresult result = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry)(
       map, f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(address),
-      extents, row_bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, promotion,
+      extents, row_bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      box_columns == kChunkColumns ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B, promotion,
       CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
