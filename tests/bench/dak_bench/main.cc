@@ -15,8 +15,10 @@ namespace {
 constexpr char kUsage[] =
     "usage: dak-bench gemm|link|mix|pass|launch|control [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1] [--window "
     "BYTES]\n"
-    "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--no-peers]\n"
-    "gemm: one operation at a time; --tune also times the tiles that weren't chosen\n"
+    "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--tuning FILE]\n"
+    "                 [--no-peers]\n"
+    "gemm: one operation at a time; --tune also times the choices that the model didn't make, and with --tuning\n"
+    "      stores those that are better; --tuning alone uses what is stored\n"
     "link: the kernel's remote reads by window\n"
     "mix:  local and remote rows at once, by window, and with none\n"
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
@@ -65,6 +67,8 @@ Options Parse(int argc, char** argv) {
       options.f16 = true;
     } else if (flag == "--tune") {
       options.tune = true;
+    } else if (flag == "--tuning") {
+      options.tuning_path = value();
     } else if (flag == "--no-peers") {
       options.peers = false;
     } else {

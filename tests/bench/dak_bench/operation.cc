@@ -87,11 +87,8 @@ kernels::GemmPlan DakGemm::Plan(const Operation& operation) const {
                            traits_, {});
 }
 
-kernels::GemmPlan DakGemm::Plan(const Operation& operation, uint32_t row_boxes) const {
-  kernels::GemmPlan plan = Plan(operation);
-  plan.row_boxes = row_boxes;
-  kernels::PlanCtas(operation.n, operation.k, operation.local_rows, traits_, {}, plan);
-  return plan;
+kernels::GemmPlan DakGemm::Plan(const Operation& operation, const kernels::TuningChoice& choice) const {
+  return kernels::ApplyChoice(choice, operation.n, operation.k, operation.local_rows, traits_, {}, Plan(operation));
 }
 
 void DakGemm::Launch(const Operation& operation, cudaStream_t stream, const std::optional<kernels::GemmPlan>& plan) {

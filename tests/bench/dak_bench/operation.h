@@ -12,6 +12,7 @@
 
 #include "dak/v1/control_page.h"
 #include "kernels/gemm_launch.h"
+#include "kernels/gemm_tuning.h"
 #include "tests/bench/dak_bench/cublas.h"
 
 namespace dak::bench {
@@ -46,8 +47,8 @@ class DakGemm {
   void Launch(const Operation& operation, cudaStream_t stream,
               const std::optional<kernels::GemmPlan>& plan = std::nullopt);
   kernels::GemmPlan Plan(const Operation& operation) const;
-  // With another tile than the one that the model chooses.
-  kernels::GemmPlan Plan(const Operation& operation, uint32_t row_boxes) const;
+  // With `choice` instead of the model's.
+  kernels::GemmPlan Plan(const Operation& operation, const kernels::TuningChoice& choice) const;
   void SetWindow(uint64_t bytes) { control_->window_bytes = bytes; }
   v1::LinkReport report() const { return *report_; }
   // False: launches don't overlap the ones before them.
@@ -105,6 +106,7 @@ void CheckSplitNumbers(Context& context, DakGemm& dak, const Operation& operatio
 struct Options {
   std::string command;
   std::string json_path;
+  std::string tuning_path;
   std::string model = "llama8b";  // shapes: llama8b, llama70b, opt6.7b, opt30b, all
   std::vector<uint64_t> batches = {1, 8, 64, 256};
   std::vector<double> ratios = {0, 0.01, 0.1, 0.5, 1};
