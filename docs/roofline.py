@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Draws the decode GEMM's roofline from dak-bench's JSON: docs/roofline.py TABLE.json... OUT.svg
 
-Every row of the tables is a dot. To the right is the batch, which is the intensity too: a byte of 16-bit weights
-takes part in as many floating-point operations as there are rows of x. Up is the rate. A ratio's roof is what both memories
-give together when its remote rows stream at the link's rate and the others at HBM's: the ceilings that the first table
-was measured with, under cuBLAS's rate.
+Every row of the tables is a dot. To the right is the batch, which is the intensity too: a byte of 16-bit weights takes
+part in as many floating-point operations as x has rows. Up is the rate. A ratio's roof is what both memories give
+together when its remote rows stream at the link's rate and the others at HBM's: the ceilings that the first table was
+measured with, under cuBLAS's rate.
 """
 
 import json
