@@ -77,7 +77,7 @@ __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, 
                                   const float (&sums)[Traits::kN / 2], uint32_t first, uint32_t thread,
                                   uint32_t group) {
   constexpr int kQuads = Traits::kN / 8;
-  constexpr int kMost = Traits::kN < 256 || Traits::kBoxes == 1 ? 16 : 4;
+  constexpr int kMost = Traits::kBoxes == 1 || (Traits::kN != 64 && Traits::kN != 256) ? 16 : 4;  // registers
   constexpr int kAtOnce = kQuads < kMost ? kQuads : kMost;
   const TileWriter<Traits::kF16> writer({p.y, p.epilogue, p.n, p.batch, work.part_offset + box.row, box.valid_rows},
                                         thread);

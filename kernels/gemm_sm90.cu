@@ -40,9 +40,9 @@ class WProducer {
   __device__ void RunRemote() {
     ptx::PrefetchTensorMap(&p_.w_remote_map);
     OpenLink(p_, work_, shared_);
-    RemoteGate<Traits> gate(shared_);
+    RemoteGate<RemoteRing<Traits>> gate(shared_);
     uint64_t i = 0;
-    for (; i < work_.Count() && i < Traits::kWStages; ++i) LoadRemote(gate);
+    for (; i < work_.Count() && i < RemoteRing<Traits>::kWStages; ++i) LoadRemote(gate);
     ptx::WaitForPreviousGrid();
     ptx::ReleaseNextGrid();
     for (; i < work_.Count(); ++i) {
@@ -62,31 +62,32 @@ class WProducer {
     }
     // A box past the part's end isn't loaded.
     const bool is_last = Traits::kBoxes > 1 && (at_.tile * Traits::kBoxes + 1) * kBoxRows >= work_.part_rows;
-    LoadBoxes(&p_.w_local_map, is_last ? 1 : Traits::kBoxes);
+    LoadBoxes<Traits::kWStages, Traits::kWStageBytes>(&p_.w_local_map, is_last ? 1 : Traits::kBoxes);
   }
 
-  __device__ void LoadRemote(RemoteGate<Traits>& gate) {
+  __device__ void LoadRemote(RemoteGate<RemoteRing<Traits>>& gate) {
     const uint32_t left = static_cast<uint32_t>(work_.part_rows) - at_.tile * kBoxRows;
     const uint32_t rows = left < kBoxRows ? left : kBoxRows;
     const uint32_t columns_left = p_.k - at_.chunk * kChunkColumns;
     const uint32_t bytes = rows * (columns_left < kChunkColumns ? columns_left : kChunkColumns) * 2;
     gate.WaitForRoom(bytes);
     gate.OnIssue(place_.stage, bytes);
-    LoadBoxes(&p_.w_remote_map, 1);
+    LoadBoxes<RemoteRing<Traits>::kWStages, kBoxBytes>(&p_.w_remote_map, 1);
   }
 
   // Starts the reads of one stage, and goes on.
+  template <uint32_t kStages, uint32_t kStageBytes>
   __device__ void LoadBoxes(const CUtensorMap* map, uint32_t boxes) {
     uint64_t* full = &shared_.w_full[place_.stage];
     cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
                                          boxes * kBoxBytes);
     const auto first_row = static_cast<int32_t>(at_.tile * work_.tile_rows);
     for (uint32_t box = 0; box < boxes; ++box) {
-      ptx::TmaLoad(ring_ + place_.stage * Traits::kWStageBytes + box * kBoxBytes, map, at_.chunk * kChunkColumns,
+      ptx::TmaLoad(ring_ + place_.stage * kStageBytes + box * kBoxBytes, map, at_.chunk * kChunkColumns,
                    first_row + static_cast<int32_t>(box * kBoxRows), full, policy_);
     }
     work_.Advance(at_);
-    place_.Advance(Traits::kWStages);
+    place_.Advance(kStages);
   }
 
   const DecodeParams& p_;
@@ -120,8 +121,10 @@ __device__ inline void ProduceX(const DecodeParams& p, const WorkRange& work, ui
 
 // ---- Consumer: a warpgroup that multiplies one box of rows ----------------------------------------------------------
 
-// Its places in the rings.
+// Its places in the rings, and how W's is cut.
 struct ConsumerPlaces {
+  uint32_t w_stages;
+  uint32_t w_stage_bytes;
   RingPlace w;
   RingPlace x;
 };
@@ -140,7 +143,7 @@ __device__ inline void StartNext(uint32_t ring_address, DecodeShared& shared, fl
   constexpr uint32_t kStepBytes = 32;
   WaitFor(&shared.x_full[at.x.stage], at.x.phase);
   WaitFor(&shared.w_full[at.w.stage], at.w.phase);
-  const uint64_t w = ptx::WgmmaDescriptor(ring_address + at.w.stage * Traits::kWStageBytes + group * kBoxBytes);
+  const uint64_t w = ptx::WgmmaDescriptor(ring_address + at.w.stage * at.w_stage_bytes + group * kBoxBytes);
   const uint64_t x = ptx::WgmmaDescriptor(ring_address + Traits::kWRingBytes + at.x.stage * Traits::kXStageBytes);
   ptx::WgmmaFence();
   ptx::Wgmma<Traits::kN, Traits::kF16>::template Run<!kFirst>(sums, w, x);
@@ -150,7 +153,7 @@ __device__ inline void StartNext(uint32_t ring_address, DecodeShared& shared, fl
                                                              x + step * (kStepBytes >> 4));
   }
   ptx::WgmmaCommit();
-  at.w.Advance(Traits::kWStages);
+  at.w.Advance(at.w_stages);
   at.x.Advance(Traits::kXStages);
 }
 
@@ -180,7 +183,10 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
                                uint32_t group) {
   const uint32_t thread = threadIdx.x % kWarpgroupThreads;
   const uint32_t ring_address = ptx::SharedAddress(ring);
-  ConsumerPlaces places;
+  ConsumerPlaces places{.w_stages = work.remote ? RemoteRing<Traits>::kWStages : Traits::kWStages,
+                        .w_stage_bytes = work.remote ? kBoxBytes : Traits::kWStageBytes,
+                        .w = {},
+                        .x = {}};
   Cursor at = work.Start();
   for (uint64_t left = work.Count(); left > 0;) {
     const uint64_t in_tile = min(uint64_t{work.k_chunks - at.chunk}, at.until_wrap);
@@ -207,8 +213,7 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
 
 // ---- The kernel -----------------------------------------------------------------------------------------------------
 
-__device__ inline void InitialiseShared(const WorkRange& work, DecodeShared& shared, uint32_t w_stages,
-                                        uint32_t x_stages, uint32_t readers) {
+__device__ inline void InitialiseShared(DecodeShared& shared, uint32_t w_stages, uint32_t x_stages, uint32_t readers) {
   for (uint32_t stage = 0; stage < w_stages; ++stage) {
     cuda::ptx::mbarrier_init(&shared.w_full[stage], 1);
     cuda::ptx::mbarrier_init(&shared.w_empty[stage], readers);
@@ -229,7 +234,8 @@ __device__ inline void InitialiseShared(const WorkRange& work, DecodeShared& sha
 }
 
 template <class Traits>
-__global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_constant__ DecodeParams p) {
+__global__ __launch_bounds__(Traits::kThreads,
+                             Traits::kCtasPerSm) void DecodeGemm(const __grid_constant__ DecodeParams p) {
   // Phase 1: shared memory and the CTA's work.
   extern __shared__ uint8_t raw[];
   uint8_t* ring = raw + (kSwizzleAtomBytes - ptx::SharedAddress(raw) % kSwizzleAtomBytes) % kSwizzleAtomBytes;
@@ -242,7 +248,10 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
   // consumer warp that reads it has arrived. Remote tiles are one box high: only the first warpgroup works on them.
   constexpr uint32_t kWarpgroupWarps = kWarpgroupThreads / kWarpThreads;
   const uint32_t readers = work.remote ? kWarpgroupWarps : Traits::kConsumerWarps;
-  if (threadIdx.x == 0) InitialiseShared(work, shared, Traits::kWStages, Traits::kXStages, readers);
+  if (threadIdx.x == 0) {
+    const uint32_t w_stages = work.remote ? RemoteRing<Traits>::kWStages : Traits::kWStages;
+    InitialiseShared(shared, w_stages, Traits::kXStages, readers);
+  }
   __syncthreads();
 
   // Phase 3: roles.
@@ -315,6 +324,9 @@ cudaError_t PrepareDecodeGemm() {
           if (error != cudaSuccess) return;
           error = cudaFuncSetAttribute(DecodeGemm<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                        Traits::kLaunchBytes);
+          if (error != cudaSuccess) return;
+          error = cudaFuncSetAttribute(DecodeGemm<Traits>, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                       cudaSharedmemCarveoutMaxShared);
         });
       }
     }
