@@ -22,6 +22,7 @@ inline constexpr uint32_t kSwizzleAtomBytes = 1024;
 inline constexpr uint32_t kControlBytes = 2048;  // after the rings
 inline constexpr uint32_t kMaxWStages = 24;
 inline constexpr uint32_t kMaxXStages = 8;
+inline constexpr uint32_t kUnitPlaces = 4;
 
 struct DecodeParams {
   CUtensorMap x_map;
@@ -37,6 +38,7 @@ struct DecodeParams {
   uint32_t remote_ctas;
   uint32_t local_ctas;
   uint32_t local_inflight_stages;
+  RemoteUnits remote_units;
   const v1::LinkControl* control;
   v1::LinkReport* report;
   DecodeWorkspace workspace;
@@ -90,6 +92,10 @@ struct DecodeShared {
   uint64_t w_empty[kMaxWStages];
   uint64_t x_full[kMaxXStages];
   uint64_t x_empty[kMaxXStages];
+  // A remote CTA's units, from W's producer to the others.
+  uint64_t unit_full[kUnitPlaces];
+  uint64_t unit_empty[kUnitPlaces];
+  volatile uint32_t units[kUnitPlaces];
   // A remote CTA's: written by W's producer...
   uint2 issues[kMaxWStages];  // the clock's low word, and the bytes
   volatile uint64_t issued_bytes;
@@ -111,8 +117,9 @@ struct Cursor {
   uint64_t until_wrap;
 };
 
-// What a CTA works on: chunks [begin, end) of its kind's part, k_chunks of them a tile, a contiguous range. The chunks
-// of the last tile come first if another CTA finishes it: then that one needn't wait for them at its own end.
+// What a CTA works on. A local one: chunks [begin, end) of the part, k_chunks of them a tile, a contiguous range. The
+// chunks of the last tile come first if another CTA finishes it: then that one needn't wait for them at its own end. A
+// remote one draws units (decode_units.cuh).
 struct WorkRange {
   bool remote;
   uint32_t worker;  // this CTA's number among its kind's

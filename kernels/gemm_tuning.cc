@@ -161,7 +161,7 @@ GemmPlan ApplyChoice(const TuningChoice& choice, uint64_t n, uint64_t k, uint64_
   const uint32_t used = plan.remote_ctas + plan.local_ctas;
   const uint64_t most = std::max(device.multiprocessors, has_local ? 2u : 1u) - (has_local ? 1 : 0);
   plan.remote_ctas =
-      static_cast<uint32_t>(std::min({uint64_t{choice.remote_ctas}, RemoteChunks(n - local_rows, k), most}));
+      static_cast<uint32_t>(std::min({uint64_t{choice.remote_ctas}, CutRemote(n - local_rows, k).count, most}));
   if (!has_local) return plan;
   const uint64_t left = used > plan.remote_ctas ? used - plan.remote_ctas : 1;
   plan.local_ctas = static_cast<uint32_t>(std::min(left, LocalChunks(local_rows, k, plan)));
