@@ -2,12 +2,15 @@
 //
 // Shapes, row-major without padding:  x [batch, k], W [n, k], y [batch, n]; W's rows [0, local_rows) are in HBM, rows
 // [local_rows, n) remote. Products are accumulated in fp32 and rounded once to the element type. Remote tiles go
-// straight from the remote tier into shared memory; no staging copy is made in HBM. The bytes that they have in flight
-// never exceed the window that the control page gives, which may change while the kernel runs.
+// straight from the remote tier into shared memory. Up to batch 256 no staging copy is made in HBM; above, where many
+// SMs need each tile, it then passes through a ring of 32 MiB, so that each remote byte crosses the link once. The
+// bytes that reads have in flight never exceed the window that the control page gives, which may change while the
+// kernel runs.
 // Source: arXiv 2604.26074, section on direct access; the window is dak's own (docs/congestion.md).
 //
-// Supported: bf16 and f16; any n >= 1; k a multiple of 8, at least 8; batch 1 to 256; everything else is refused by
-// CheckGemm, with the reason. Fast on architecture 9.0; on others from 8.0 on a plain kernel computes the same.
+// Supported: bf16 and f16; any n >= 1; k a multiple of 8, at least 8; batch 1 to 8192, above 256 with k at most 131,072
+// where rows are remote; everything else is refused by CheckGemm, with the reason. Fast on architecture 9.0; on others
+// from 8.0 on a plain kernel computes the same.
 //
 // Ownership: callers own all memory; it must stay valid until the stream has passed the launch.
 // Thread safety: CheckGemm and GemmReference are pure; a GemmRunner is one thread's at a time.

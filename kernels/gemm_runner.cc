@@ -6,6 +6,8 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
 #include "kernels/cuda_support.h"
 #include "kernels/gemm.h"
@@ -13,9 +15,14 @@
 #include "kernels/gemm_operands.h"
 #include "kernels/gemm_plain_runner.h"
 #include "kernels/gemm_tuning.h"
+#include "kernels/prefill_launch.h"
 
 namespace dak::kernels {
 namespace {
+
+// What TMA needs of a matrix that it writes: its address, and the length of its rows in elements.
+constexpr uint64_t kTmaAlignment = 16;
+constexpr uint64_t kTmaElements = 8;
 
 // Encoded maps of x by what they were encoded from: engines reuse few activation buffers.
 class XMaps {
@@ -73,6 +80,7 @@ class CudaGemmRunner final : public GemmRunner {
     DAK_RETURN_IF_ERROR(CheckOperands(shape, operands, /*need_maps=*/true));
     ScopedDevice device(ordinal_);
     DAK_RETURN_IF_ERROR(FromCuda(device.error(), "cudaSetDevice"));
+    if (shape.batch > kMaxBatch) return LaunchPrefill(shape, operands, link, static_cast<cudaStream_t>(stream));
     DecodeLaunch launch;
     launch.batch = shape.batch;
     launch.n = shape.n;
@@ -107,13 +115,48 @@ class CudaGemmRunner final : public GemmRunner {
  private:
   explicit CudaGemmRunner(int ordinal) : ordinal_(ordinal) {}
 
+  absl::Status LaunchPrefill(const GemmShape& shape, const GemmOperands& operands, const LinkView& link,
+                             cudaStream_t stream) {
+    const GemmEpilogue& epilogue = operands.epilogue;
+    if (epilogue.bias != 0 || epilogue.residual != 0 || epilogue.activation != GemmActivation::kNone) {
+      return InvalidField("epilogue", "isn't fused at this batch", absl::StrCat("none above batch ", kMaxBatch));
+    }
+    PrefillLaunch launch;
+    launch.batch = shape.batch;
+    launch.n = shape.n;
+    launch.k = shape.k;
+    launch.local_rows = shape.local_rows;
+    launch.f16 = shape.element == ElementType::kF16;
+    launch.plan = PlanPrefill(shape.batch, shape.n, shape.k, shape.local_rows, traits_, LinkTraits{});
+    DAK_ASSIGN_OR_RETURN(launch.x_map, x_maps_.Get(reinterpret_cast<const void*>(operands.x), launch.f16, shape.batch,
+                                                   shape.k, kPrefillBatchTile));
+    if (operands.w_local_map != nullptr) std::memcpy(&launch.w_local_map, operands.w_local_map, sizeof(TensorMap));
+    if (operands.w_remote_map != nullptr) std::memcpy(&launch.w_remote_map, operands.w_remote_map, sizeof(TensorMap));
+    launch.y = reinterpret_cast<void*>(operands.y);
+    launch.has_y_map = shape.n % kTmaElements == 0 && operands.y % kTmaAlignment == 0;
+    if (launch.has_y_map) {
+      DAK_RETURN_IF_ERROR(FromCuda(EncodeMatrix(&launch.y_map, launch.y, launch.f16, shape.batch, shape.n, kBoxRows),
+                                   "cuTensorMapEncodeTiled"));
+    }
+    launch.control = link.control;
+    launch.report = link.report;
+    launch.workspace = {link_.get(), prefill_counters_.get(), ring_.get(), ring_slots_.get()};
+    launch.ns_per_clock = ns_per_clock_;
+    launch.overlap_previous = MayOverlap(shape, operands);
+    return FromCuda(LaunchPrefillGemm(launch, stream), "launching the prefill GEMM");
+  }
+
   absl::Status Initialise() {
     DAK_RETURN_IF_ERROR(QueryDevice(ordinal_, traits_, ns_per_clock_));
     DAK_RETURN_IF_ERROR(FromCuda(PrepareDecodeGemm(), "preparing the decode GEMM"));
+    DAK_RETURN_IF_ERROR(FromCuda(PreparePrefillGemm(), "preparing the prefill GEMM"));
     // One of each kind is the least, whatever the device.
     const uint32_t ctas = std::max(2u, traits_.multiprocessors);
     DAK_ASSIGN_OR_RETURN(link_, Allocate<LinkCounters>(1, 0));
     DAK_ASSIGN_OR_RETURN(shares_, Allocate<float>(DecodeShares(ctas), kAbsentByte));
+    DAK_ASSIGN_OR_RETURN(prefill_counters_, Allocate<PrefillCounters>(1, 0));
+    DAK_ASSIGN_OR_RETURN(ring_, Allocate<uint8_t>(kPrefillRingBytes, 0));
+    DAK_ASSIGN_OR_RETURN(ring_slots_, Allocate<uint64_t>(kPrefillRingSlots, 0));
     return FromCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
 
@@ -164,6 +207,9 @@ class CudaGemmRunner final : public GemmRunner {
   AddressRange last_y_;
   DeviceArray<LinkCounters> link_;
   DeviceArray<float> shares_;
+  DeviceArray<PrefillCounters> prefill_counters_;
+  DeviceArray<uint8_t> ring_;
+  DeviceArray<uint64_t> ring_slots_;
 };
 
 }  // namespace

@@ -204,7 +204,7 @@ typedef struct dak_gemm_args {
   const dak_tensor* weights; /* W [n, k], bf16 or f16 */
   uint64_t x;                /* [batch, k], W's type, a device address in HBM */
   uint64_t y;                /* [batch, n], or as the activation says; W's type, a device address in HBM */
-  uint32_t batch;            /* 1 to 256 */
+  uint32_t batch;            /* 1 to 8192; above 256, columns up to 131,072 where rows are remote */
   void* stream;              /* CUstream; ignored on the emulated device */
   uint64_t bias;             /* [n], W's type, a device address; 0: none */
   uint64_t residual;         /* y's shape and type, a device address; may be y; 0: none */

@@ -3,12 +3,12 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <map>
 #include <optional>
 
 #include "tests/bench/dak_bench/check.h"
 #include "tests/bench/dak_bench/device_tools.h"
 #include "tests/bench/dak_bench/operation.h"
+#include "tests/bench/dak_bench/shapes.h"
 #include "tests/bench/dak_bench/table.h"
 #include "tests/bench/dak_bench/timing.h"
 
@@ -19,28 +19,6 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr uint64_t kRotatedBytes = uint64_t{300} << 20;  // six times an H100's L2
 constexpr double kGraphSeconds = 3e-3;                   // at least, so that its launch doesn't show
 constexpr uint64_t kAlignment = 256;
-
-struct Shape {
-  std::string name;
-  uint64_t n;
-  uint64_t k;
-};
-
-std::vector<Shape> ShapesOf(const std::string& model) {
-  const std::map<std::string, std::vector<Shape>> shapes = {
-      {"llama8b",
-       {{"8b.qkv", 6144, 4096}, {"8b.o", 4096, 4096}, {"8b.gate_up", 28'672, 4096}, {"8b.down", 4096, 14'336}}},
-      {"llama70b",
-       {{"70b.qkv", 10'240, 8192}, {"70b.o", 8192, 8192}, {"70b.gate_up", 57'344, 8192}, {"70b.down", 8192, 28'672}}},
-      {"opt6.7b", {{"opt6.7b.qkv", 12'288, 4096}, {"opt6.7b.fc1", 16'384, 4096}, {"opt6.7b.fc2", 4096, 16'384}}},
-      {"opt30b", {{"opt30b.qkv", 21'504, 7168}, {"opt30b.fc1", 28'672, 7168}, {"opt30b.fc2", 7168, 28'672}}}};
-  std::vector<Shape> result;
-  for (const auto& [name, list] : shapes) {
-    if (model == name || model == "all") result.insert(result.end(), list.begin(), list.end());
-  }
-  if (result.empty()) Fail("--model", "llama8b, llama70b, opt6.7b, opt30b or all");
-  return result;
-}
 
 // The same operation over several copies of its weights, whole ones in HBM, so that peers can use them too, and the
 // remote rows again on the host.
@@ -202,6 +180,7 @@ std::string RunGemm(Context& context, const Options& options) {
         Operation operation{.batch = batch, .n = shape.n, .k = shape.k, .f16 = context.f16};
         operation.local_rows = shape.n - static_cast<uint64_t>(std::llround(ratio * static_cast<double>(shape.n)));
         const Rotation rotation(context, operation);
+        if (operation.remote_bytes() > 0) context.RefreshLink();
         const double limit_s =
             context.Limit(operation.local_bytes(), operation.remote_bytes(), 2.0 * batch * shape.n * shape.k);
         const kernels::TuningKey key{
@@ -227,6 +206,7 @@ std::string RunGemm(Context& context, const Options& options) {
                       .Number("of_limit", limit_s / dak_s)
                       .Number("hbm_gbps", operation.local_bytes() / dak_s * 1e-9)
                       .Number("link_gbps", operation.remote_bytes() / dak_s * 1e-9)
+                      .Number("link_ceiling", context.ceilings.link_bytes_per_s * 1e-9)
                       .Number("cublas_us", peers.cublas_s * 1e6)
                       .Number("vs_cublas", dak_s / peers.cublas_s)
                       .Number("zero_copy_us", peers.zero_copy_s * 1e6)

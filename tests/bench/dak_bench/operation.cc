@@ -153,6 +153,24 @@ Context::Context(uint64_t hbm_size, uint64_t host_size, bool use_f16)
               ceilings.link_bytes_per_s * 1e-9, ceilings.copy_engine_bytes_per_s * 1e-9, ceilings.flops_per_s * 1e-12);
 }
 
+void Context::RefreshLink() {
+  constexpr uint64_t kBytes = uint64_t{64} << 20;
+  constexpr uint32_t kCtas = 16;
+  constexpr uint32_t kStages = 4;
+  constexpr uint32_t kChunk = 4096;
+  ceilings.link_bytes_per_s =
+      kBytes / TimeEvents(
+                   stream, [&] { StreamBulk(host, kBytes, kCtas, kStages, kChunk, stream); }, 5, 1);
+}
+
+uint8_t* Context::TakeHost(uint64_t& used, uint64_t size) const {
+  if (size > host_bytes) Fail("the host's arena", "too small for one operation");
+  if (used + size > host_bytes) used = 0;
+  uint8_t* const place = host + used;
+  used += size;
+  return place;
+}
+
 double Context::Limit(double local_bytes, double link_bytes, double flops) const {
   const double compute = ceilings.flops_per_s > 0 ? flops / ceilings.flops_per_s : 0;
   return std::max({local_bytes / ceilings.hbm_bytes_per_s, link_bytes / ceilings.link_bytes_per_s, compute});

@@ -79,6 +79,11 @@ class Context {
   // Allocates and fills the memory, measures the ceilings and prints them.
   Context(uint64_t hbm_bytes, uint64_t host_bytes, bool f16);
 
+  // Measures the link's ceiling again, shortly: on some machines it drifts while a bench runs.
+  void RefreshLink();
+  // Host memory for `size` more bytes of weights, from the arena's start again where it ends: what is read from the
+  // host isn't kept in L2, so it costs the same wherever it lies. `used` is the caller's, 0 at first.
+  uint8_t* TakeHost(uint64_t& used, uint64_t size) const;
   // The time that no implementation is under.
   double Limit(double local_bytes, double link_bytes, double flops) const;
 
@@ -114,13 +119,20 @@ struct Options {
   bool f16 = false;
   bool tune = false;
   bool peers = true;
+  // attention
+  std::vector<uint64_t> contexts = {4096, 16'384, 65'536};
+  uint32_t page_tokens = 16;
+  std::string peer_path;  // what attention_peer.py wrote, or empty
 };
+std::string RunAttention(Context& context, const Options& options);
 std::string RunGemm(Context& context, const Options& options);
 std::string RunLink(Context& context, const Options& options);
 std::string RunMix(Context& context, const Options& options);
 std::string RunPass(Context& context, const Options& options);
 std::string RunLaunch(Context& context);
 std::string RunControl(Context& context);
+std::string RunMulticast(Context& context);
+std::string RunPrefill(Context& context, const Options& options);
 
 }  // namespace dak::bench
 

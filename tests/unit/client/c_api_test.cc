@@ -178,7 +178,7 @@ TEST_F(CApiTest, GemmNamesWhatItCannotUse) {
   EXPECT_EQ(field(w, address(x), address(x), 1), "y");
   EXPECT_EQ(field(w, address(x), w.GetParts()->back().device_address, 1), "y");
   EXPECT_EQ(field(w, address(x), address(y), 0), "batch");
-  EXPECT_EQ(field(w, address(x), address(y), 257), "batch");
+  EXPECT_EQ(field(w, address(x), address(y), 8193), "batch");
   EXPECT_TRUE(session_.Gemm(w, address(x), address(y), 64).ok());
   EXPECT_TRUE(session_.Synchronize().ok());
 }
