@@ -239,7 +239,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   DAK_ASSIGN_OR_RETURN(RuntimeDir directory, RuntimeDir::Claim(options.runtime_dir));
   std::array<int, kTierCount> numa_nodes{};
   DAK_ASSIGN_OR_RETURN(const TierArray capacities, Capacities(options, *device, &numa_nodes));
-  DAK_ASSIGN_OR_RETURN(const NodeProfile profile, 
+  DAK_ASSIGN_OR_RETURN(const NodeProfile profile,
                        ObtainProfile(options.profile, device->description(), options.make_probe));
   auto impl = std::make_unique<Impl>(options, std::move(device), std::move(directory), capacities, profile);
   DAK_RETURN_IF_ERROR(impl->Start(numa_nodes));

@@ -12,6 +12,7 @@
 #include "kernels/gemm_launch.h"
 #include "kernels/gemm_operands.h"
 #include "kernels/gemm_plain_runner.h"
+#include "kernels/gemm_tuning.h"
 #include "kernels/prefill_launch.h"
 
 namespace dak::kernels {
@@ -68,11 +69,12 @@ struct AddressRange {
 
 class CudaGemmRunner final : public GemmRunner {
  public:
-  static absl::StatusOr<std::unique_ptr<GemmRunner>> Create(int ordinal) {
+  static absl::StatusOr<std::unique_ptr<GemmRunner>> Create(int ordinal, const std::string& tuning_path) {
     ScopedDevice device(ordinal);
     DAK_RETURN_IF_ERROR(FromCuda(device.error(), "cudaSetDevice"));
     auto runner = std::unique_ptr<CudaGemmRunner>(new CudaGemmRunner(ordinal));
     DAK_RETURN_IF_ERROR(runner->Initialise());
+    if (!tuning_path.empty()) DAK_RETURN_IF_ERROR(runner->LoadTuning(tuning_path));
     return runner;
   }
 
@@ -89,7 +91,7 @@ class CudaGemmRunner final : public GemmRunner {
     launch.k = shape.k;
     launch.local_rows = shape.local_rows;
     launch.f16 = shape.element == ElementType::kF16;
-    launch.plan = PlanGemm(shape.batch, shape.n, shape.k, shape.local_rows, traits_, LinkTraits{});
+    launch.plan = Plan(shape);
     DAK_ASSIGN_OR_RETURN(launch.x_map, x_maps_.Get(reinterpret_cast<const void*>(operands.x), launch.f16, shape.batch,
                                                    shape.k, launch.plan.batch_tile));
     static_assert(sizeof(CUtensorMap) == sizeof(TensorMap));
@@ -162,6 +164,29 @@ class CudaGemmRunner final : public GemmRunner {
     return FromCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
 
+  absl::Status LoadTuning(const std::string& path) {
+    DAK_ASSIGN_OR_RETURN(tuning_, GemmTuning::Load(path));
+    cudaDeviceProp properties;
+    DAK_RETURN_IF_ERROR(FromCuda(cudaGetDeviceProperties(&properties, ordinal_), "cudaGetDeviceProperties"));
+    tuning_key_.device = properties.name;
+    tuning_.KeepOnly(tuning_key_.device);
+    return absl::OkStatus();
+  }
+
+  GemmPlan Plan(const GemmShape& shape) {
+    const LinkTraits link;
+    const GemmPlan plan = PlanGemm(shape.batch, shape.n, shape.k, shape.local_rows, traits_, link);
+    if (tuning_.empty()) return plan;
+    tuning_key_.f16 = shape.element == ElementType::kF16;
+    tuning_key_.batch_tile = plan.batch_tile;
+    tuning_key_.n = shape.n;
+    tuning_key_.k = shape.k;
+    tuning_key_.local_rows = shape.local_rows;
+    const TuningChoice* const choice = tuning_.Find(tuning_key_);
+    if (choice == nullptr) return plan;
+    return ApplyChoice(*choice, shape.n, shape.k, shape.local_rows, traits_, link, plan);
+  }
+
   // A launch may read W before the launch before it has ended, unless that one writes W. Remembers y.
   bool MayOverlap(const GemmShape& shape, const GemmOperands& operands) {
     const uint64_t element_bytes = ElementBytes(shape.element);
@@ -180,6 +205,8 @@ class CudaGemmRunner final : public GemmRunner {
   const int ordinal_;
   DeviceTraits traits_;
   float ns_per_clock_ = 0;
+  GemmTuning tuning_;     // this device's
+  TuningKey tuning_key_;  // kept, so that a launch makes no string
   XMaps x_maps_;
   AddressRange last_y_;
   DeviceArray<LinkCounters> link_;
@@ -198,7 +225,9 @@ absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int device_ordi
                                "cudaDeviceGetAttribute"));
   DAK_RETURN_IF_ERROR(FromCuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_ordinal),
                                "cudaDeviceGetAttribute"));
-  if (major == 9 && minor == 0 && !options.plain) return CudaGemmRunner::Create(device_ordinal);
+  if (major == 9 && minor == 0 && !options.plain) {
+    return CudaGemmRunner::Create(device_ordinal, options.tuning_path);
+  }
   return CreatePlainGemmRunner(device_ordinal);
 }
 

@@ -1,7 +1,6 @@
 // dak-bench: what dak's kernels do on this GPU, against its ceilings and against others, all measured in one run.
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,8 +17,9 @@ namespace {
 constexpr char kUsage[] =
     "usage: dak-bench gemm|attention|link|mix|pass|launch|control|prefill|multicast [--json FILE] [--batches 1,8,64]\n"
     "                 [--ratios 0,0.1,1] [--window BYTES]\n"
-    "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--no-peers]\n"
-    "gemm: one operation at a time; --tune also times the tiles that weren't chosen\n"
+    "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--tuning FILE] [--no-peers]\n"
+    "gemm: one operation at a time; --tune also times the choices that the model didn't make, and with --tuning\n"
+    "      stores those that are better; --tuning alone uses what is stored\n"
     "attention: decode over paged KV, [--contexts 4096,65536] [--page 16|64] [--peer FILE of attention_peer.py]; a "
     "ratio\n"
     "      below 0 is the best one\n"
@@ -86,6 +86,8 @@ Options Parse(int argc, char** argv) {
       options.f16 = true;
     } else if (flag == "--tune") {
       options.tune = true;
+    } else if (flag == "--tuning") {
+      options.tuning_path = value();
     } else if (flag == "--no-peers") {
       options.peers = false;
     } else {
@@ -112,12 +114,15 @@ int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "neighbours") == 0) BecomeNeighbours(argv);
   const Options options = Parse(argc, argv);
   const bool pass = options.command == "pass";
-  const double most = options.ratios.empty() ? 0 : *std::max_element(options.ratios.begin(), options.ratios.end());
   constexpr uint64_t kGiB = uint64_t{1} << 30;
-  // A pass: its weights and two layers of buffers; offloaded units are whole, so the host holds a little more.
+  // A pass: its weights and two layers of buffers. Weights on the host may lie in the same place (TakeHost).
   const uint64_t hbm_bytes = pass ? 14 * kGiB : 3 * kGiB;
+<<<<<<< HEAD
   uint64_t host_bytes = pass ? static_cast<uint64_t>((most + 0.1) * 14.0 * kGiB) : 2 * kGiB;
   if (options.command == "attention") host_bytes = static_cast<uint64_t>((most * 2 + 0.25) * kGiB);
+=======
+  const uint64_t host_bytes = 2 * kGiB;
+>>>>>>> decode
   Context context(hbm_bytes, host_bytes, options.f16);
   std::string json;
   if (options.command == "gemm") {
