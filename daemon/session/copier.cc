@@ -44,6 +44,9 @@ class Mappings {
   absl::flat_hash_map<const Segment*, std::unique_ptr<Mapping>> mapped_;
 };
 
+// Sleeps end late by about this much, and shorter ones aren't worth it: chunks may catch up on what was lost that way.
+constexpr uint64_t kSlackNs = 200'000;
+
 // Spaces chunks out such that the rate allowed isn't passed.
 class Pacer {
  public:
@@ -62,10 +65,10 @@ class Pacer {
     if (congestion_ == nullptr) return;
     const uint64_t now_ns = MonotonicNs();
     const double rate = std::max(congestion_->BackgroundBytesPerS(), 1.0);
-    // A copy that came in late doesn't catch up: its neighbours would pay for it.
     const uint64_t chunk_ns = static_cast<uint64_t>(static_cast<double>(bytes) / rate * kNsPerSecond);
-    next_ns_ = std::max(next_ns_ + chunk_ns, now_ns);
-    if (next_ns_ > now_ns) absl::SleepFor(absl::Nanoseconds(next_ns_ - now_ns));
+    // A copy that was held up for longer doesn't catch up: its neighbours would pay for it.
+    next_ns_ = std::max(next_ns_ + chunk_ns, now_ns - kSlackNs);
+    if (next_ns_ > now_ns + kSlackNs) absl::SleepFor(absl::Nanoseconds(next_ns_ - now_ns));
   }
 
  private:

@@ -37,6 +37,9 @@ constexpr uint64_t kLayers = 8;  // 128 MiB each
 constexpr uint64_t kLayerBytes = kRows * kCols * 2;
 constexpr uint32_t kBatch = 4;
 constexpr uint64_t kMiB = uint64_t{1} << 20;
+constexpr double kModelMib = static_cast<double>(kLayers * kLayerBytes) / kMiB;
+// What the driver takes for page tables and streams of its own.
+constexpr double kSlackMib = 48;
 
 double Since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
@@ -80,16 +83,12 @@ class GpuMigrationTest : public ::testing::Test {
     ASSERT_TRUE(buffers.ok()) << buffers.status().ToString();
     x_ = (*buffers)[0];
     y_ = (*buffers)[1];
-    ASSERT_TRUE(x_.Upload(std::span(RandomMatrixOf(kBatch))).ok());
+    const auto x = RandomMatrix(kBatch, kCols, 2, false);
+    ASSERT_TRUE(x_.Upload(std::span(x)).ok());
     x_address_ = x_.GetParts()->front().device_address;
     y_address_ = y_.GetParts()->front().device_address;
     expected_ = Pass();
   }
-  static std::vector<uint16_t>& RandomMatrixOf(uint64_t rows) {
-    static auto* const matrix = new std::vector<uint16_t>(RandomMatrix(rows, kCols, 2, false));
-    return *matrix;
-  }
-
   // One pass over all layers; every layer's result.
   std::vector<uint16_t> Pass() {
     for (uint64_t i = 0; i < kLayers; ++i) {
@@ -118,7 +117,7 @@ class GpuMigrationTest : public ::testing::Test {
       EXPECT_TRUE(found == weights_) << "layer " << layer;
     }
   }
-  uint64_t FreeHbm() { return *device_->GetTier(Tier::kHbm)->free_bytes; }
+  double FreeHbmMib() { return static_cast<double>(*device_->GetTier(Tier::kHbm)->free_bytes) / kMiB; }
   double PassSeconds() {
     Pass();
     const auto begin = Clock::now();
@@ -191,21 +190,21 @@ class GpuMigrationTest : public ::testing::Test {
 };
 
 TEST_F(GpuMigrationTest, TensorsMoveWhilePassesRunAndHbmIsFreed) {
-  const uint64_t free_before = FreeHbm();
+  const double free_before = FreeHbmMib();
   MoveUnderPasses(0.25);  // nobody reads the link: the whole of it
-  EXPECT_EQ(FreeHbm(), free_before + kLayers * kLayerBytes / 4);
+  EXPECT_NEAR(FreeHbmMib(), free_before + kModelMib / 4, kSlackMib);
   ExpectWeightsIntact();
   MoveUnderPasses(0.5);  // passes read the link: what they leave
-  EXPECT_EQ(FreeHbm(), free_before + kLayers * kLayerBytes / 2);
+  EXPECT_NEAR(FreeHbmMib(), free_before + kModelMib / 2, kSlackMib);
   ExpectWeightsIntact();
   MoveUnderPasses(0);
-  EXPECT_EQ(FreeHbm(), free_before);
+  EXPECT_NEAR(FreeHbmMib(), free_before, kSlackMib);
   ExpectWeightsIntact();
   for (const dak::Tensor& layer : layers_) EXPECT_TRUE(layer.VerifyMap(0).ok());
 }
 
 TEST_F(GpuMigrationTest, AnIdleSessionLeavesHbmAndComesBackAtTheSameAddresses) {
-  const uint64_t free_before = FreeHbm();
+  const double free_before = FreeHbmMib();
   const uint64_t address = layers_[3].GetParts()->front().device_address;
   for (int round = 0; round < 2; ++round) {
     ASSERT_TRUE(session_.Suspend().ok());
@@ -215,25 +214,25 @@ TEST_F(GpuMigrationTest, AnIdleSessionLeavesHbmAndComesBackAtTheSameAddresses) {
     const double demote_seconds = Since(begin);
     ASSERT_TRUE(demoted.ok()) << demoted.error_message();
     ASSERT_TRUE(last.finished());
-    const uint64_t demoted_bytes = last.done_bytes();
-    EXPECT_GE(demoted_bytes, kLayers * kLayerBytes);
-    EXPECT_EQ(FreeHbm(), free_before + demoted_bytes);
-    EXPECT_EQ(last.hbm_free_after_bytes(), last.hbm_free_before_bytes() + demoted_bytes);
+    const double demoted_mib = static_cast<double>(last.done_bytes()) / kMiB;
+    EXPECT_GE(demoted_mib, kModelMib);
+    EXPECT_NEAR(FreeHbmMib(), free_before + demoted_mib, kSlackMib);
+    EXPECT_NEAR(static_cast<double>(last.hbm_free_after_bytes()) / kMiB,
+                static_cast<double>(last.hbm_free_before_bytes()) / kMiB + demoted_mib, kSlackMib);
     EXPECT_EQ(layers_[3].GetParts()->front().device_address, address);
     EXPECT_EQ(layers_[3].GetParts()->front().tier, DAK_TIER_HOST);
     const auto resume_begin = Clock::now();
     const dak::Status resumed = session_.Resume();
     const double resume_seconds = Since(resume_begin);
     ASSERT_TRUE(resumed.ok()) << resumed.ToString();
-    EXPECT_EQ(FreeHbm(), free_before);
+    EXPECT_NEAR(FreeHbmMib(), free_before, kSlackMib);
     EXPECT_EQ(layers_[3].GetParts()->front().device_address, address);
     EXPECT_EQ(layers_[3].GetParts()->front().tier, DAK_TIER_HBM);
     ExpectSame(Pass(), "after it came back");
     ExpectWeightsIntact();
-    std::printf("demote %.0f MiB: %.1f ms, copies %.1f ms (%.1f GB/s); resume %.1f ms\n",
-                static_cast<double>(demoted_bytes) / kMiB, demote_seconds * 1e3,
-                static_cast<double>(last.copy_ns()) / 1e6,
-                static_cast<double>(demoted_bytes) / static_cast<double>(last.copy_ns()), resume_seconds * 1e3);
+    std::printf("demote %.0f MiB: %.1f ms, copies %.1f ms (%.1f GB/s); resume %.1f ms\n", demoted_mib,
+                demote_seconds * 1e3, static_cast<double>(last.copy_ns()) / 1e6,
+                static_cast<double>(last.done_bytes()) / static_cast<double>(last.copy_ns()), resume_seconds * 1e3);
   }
 }
 
