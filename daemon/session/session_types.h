@@ -78,7 +78,7 @@ struct AttachResult {
 struct TensorMoveSpec {
   uint64_t tensor_id = 0;
   double offload_ratio = 0;
-  std::optional<Tier> remote_tier;
+  std::optional<Tier> remote_tier = std::nullopt;
   uint32_t tile_rows = 0;
   bool written = false;
   uint64_t stable_rows = 0;

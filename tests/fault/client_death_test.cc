@@ -90,7 +90,7 @@ std::set<std::string> CallsOf(const std::string& phase) {
       {"upload", {}},
       {"gemm", {"sleep"}},
       {"prepare_move", {"sendmsg", "send", "recvmsg", "mmap"}},
-      {"commit_move", {"munmap", "sendmsg"}},
+      {"commit_move", {"sendmsg"}},
       {"abort_move", {"munmap", "sendmsg"}},
       {"suspend", {"sendmsg"}},
       {"resume", {"sendmsg"}},
