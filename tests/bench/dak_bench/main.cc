@@ -117,12 +117,11 @@ int main(int argc, char** argv) {
   constexpr uint64_t kGiB = uint64_t{1} << 30;
   // A pass: its weights and two layers of buffers. Weights on the host may lie in the same place (TakeHost).
   const uint64_t hbm_bytes = pass ? 14 * kGiB : 3 * kGiB;
-<<<<<<< HEAD
-  uint64_t host_bytes = pass ? static_cast<uint64_t>((most + 0.1) * 14.0 * kGiB) : 2 * kGiB;
-  if (options.command == "attention") host_bytes = static_cast<uint64_t>((most * 2 + 0.25) * kGiB);
-=======
-  const uint64_t host_bytes = 2 * kGiB;
->>>>>>> decode
+  uint64_t host_bytes = 2 * kGiB;
+  if (options.command == "attention") {
+    const double most = options.ratios.empty() ? 0 : *std::max_element(options.ratios.begin(), options.ratios.end());
+    host_bytes = static_cast<uint64_t>((most * 2 + 0.25) * kGiB);
+  }
   Context context(hbm_bytes, host_bytes, options.f16);
   std::string json;
   if (options.command == "gemm") {
