@@ -38,6 +38,7 @@ struct SessionLinkState {
 struct LinkSnapshot {
   congestion::LinkProfile profile;
   uint64_t target_bytes = 0;
+  uint64_t unexplained_bytes = 0;
   std::vector<SessionLinkState> sessions;  // in order of id
 };
 

@@ -80,6 +80,9 @@ inline constexpr FamilySpec kLinkTarget = {"dak_link_window_target_bytes", prome
                                            "The sum that the windows of the link's sessions are held at."};
 inline constexpr FamilySpec kLinkBandwidth = {"dak_link_bandwidth_bytes_per_second", prometheus::MetricType::Gauge,
                                               "Bandwidth of the link, as profiled or configured."};
+inline constexpr FamilySpec kLinkUnexplained = {
+    "dak_link_unexplained_bytes", prometheus::MetricType::Gauge,
+    "Bytes in flight that round trips show and no session reports: hidden reads, or traffic that isn't dak's."};
 
 // What happens, counted as it happens.
 inline constexpr FamilySpec kRpcDuration = {"dak_rpc_duration_seconds", prometheus::MetricType::Histogram,

@@ -58,6 +58,7 @@ struct LinkSample {
   uint32_t link = 0;
   uint64_t target_bytes = 0;
   uint64_t bandwidth_bytes_per_s = 0;
+  uint64_t unexplained_bytes = 0;
 };
 
 struct Snapshot {

@@ -41,6 +41,7 @@ struct SessionState {
   // In flight past its window by more than a tile since the last tick (one interval's grace after a cut, more for who
   // had no turn of the GPU), or its report can't be true.
   bool violating = false;
+  bool implausible = false;  // the latter
   uint64_t window_bytes = 0;
   double bytes_per_s = 0;            // last interval
   double round_trip_ns = 0;          // mean of the last interval, 0 if nothing was read
