@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "tests/bench/dak_bench/table.h"
+#include "tests/bench/neighbours/load.h"
 #include "tests/bench/neighbours/script.h"
 
 namespace dak::bench {
@@ -16,6 +17,7 @@ constexpr double kLeastJain = 0.98;
 constexpr double kMostShareError = 0.08;
 constexpr double kMostSteadyMs = 100;
 constexpr double kLeastOfHbm = 0.95;
+constexpr double kMostCorePercent = 1;
 constexpr int64_t kSettleNs = 100'000'000;
 // SMs under MPS, per cent: room for a streamer's CTAs and its next launch's, and for a flood beside the stream of HBM.
 constexpr int kRemotePercent = 10;
@@ -212,6 +214,31 @@ void RunHbm(Stage& stage, const NeighboursOptions& options, Report& report) {
                {"32 in a window", "32 idle"},
                {"32 without", "32 idle"}},
               Title(stage, "hbm: a stream of HBM beside neighbours, controller on"), report);
+}
+
+void RunCrowd(Stage& stage, const NeighboursOptions& options, Report& report) {
+  const double hold_s = HoldOf(stage, options);
+  const Part crowd = {.role = "crowd", .name = "crowd", .weight = 100, .ctas = 0, .window_bytes = 0, .sm_percent = 0};
+  std::vector<Part> parts = {crowd, Remote("a"), Remote("b"), Remote("c"), Remote("d")};
+  Script script(stage, Title(stage, "crowd"), parts);
+  script.Start(0, "nobody reads"), script.Hold(hold_s);
+  for (size_t i = 1; i < parts.size(); ++i) {
+    script.Start(i, std::to_string(i) + (i == 1 ? " reads" : " read"));
+    script.Hold(hold_s);
+  }
+  script.Finish();
+  Table table(Title(stage, "crowd: dakd's congestion loop"));
+  for (const State& state : script.states()) {
+    const int64_t settled_ns = SettledAt(state);
+    const double core_percent = script.Average(state, settled_ns - state.begin_ns).loop_core_percent;
+    table.Add(Table::Row()
+                  .Text("state", state.name)
+                  .Number("sessions", static_cast<double>(kCrowd + parts.size() - 1))
+                  .Number("link_gbps", SharesOf(SharersOf(script, state), settled_ns, state.end_ns).bytes_per_s * 1e-9)
+                  .Number("core_percent", core_percent)
+                  .Text("bar", core_percent < kMostCorePercent ? "met" : "MISSED"));
+  }
+  report.tables.push_back(table.ToJson());
 }
 
 void RunOff(Stage& stage, const NeighboursOptions& options, Report& report) {

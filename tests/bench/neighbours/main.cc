@@ -27,6 +27,7 @@ void RunAll(Stage& stage, const NeighboursOptions& options, Report& report) {
   if (options.Wants("sharing")) RunSharing(stage, options, report);
   if (options.Wants("weights")) RunWeights(stage, options, report);
   if (options.Wants("hbm")) RunHbm(stage, options, report);
+  if (options.Wants("crowd")) RunCrowd(stage, options, report);
   stage.StopDaemon();
   if (options.Wants("off")) RunOff(stage, options, report);
 }

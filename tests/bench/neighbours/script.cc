@@ -89,10 +89,14 @@ void Script::Finish() {
 
 Observed Script::Average(const State& state, int64_t settle_ns) const {
   Observed sum;
+  const Observation* first = nullptr;
+  const Observation* last = nullptr;
   double looks = 0, trips = 0;
   for (const Observation& observation : observations_) {
     if (observation.time_ns < state.begin_ns + settle_ns || observation.time_ns > state.end_ns) continue;
     ++looks;
+    first = first == nullptr ? &observation : first;
+    last = &observation;
     sum.target_bytes += static_cast<double>(observation.target_bytes);
     for (const Observation::Session& session : observation.sessions) {
       sum.violations += session.violating ? 1 : 0;
@@ -102,6 +106,10 @@ Observed Script::Average(const State& state, int64_t settle_ns) const {
     }
   }
   if (looks > 0) sum.target_bytes /= looks;
+  if (first != last) {
+    sum.loop_core_percent = 100 * static_cast<double>(last->loop_cpu_ns - first->loop_cpu_ns) /
+                            static_cast<double>(last->time_ns - first->time_ns);
+  }
   if (trips > 0) sum.round_trip_ns /= trips;
   return sum;
 }

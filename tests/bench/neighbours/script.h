@@ -24,8 +24,9 @@ struct State {
 // What the controller said in a state, on average.
 struct Observed {
   double target_bytes = 0;
-  double round_trip_ns = 0;  // of those that read
-  double violations = 0;     // looks at a session that was violating
+  double round_trip_ns = 0;      // of those that read
+  double violations = 0;         // looks at a session that was violating
+  double loop_core_percent = 0;  // of one core, for dakd's congestion loop
 };
 
 class Script {

@@ -39,6 +39,17 @@ std::string FindDakd() {
   return own + "/dakd";
 }
 
+// Its directory below /proc; empty if there is none of that name.
+std::string FindThread(pid_t pid, const std::string& name) {
+  std::error_code error;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task", error)) {
+    std::string found;
+    std::ifstream(thread.path() / "comm") >> found;
+    if (found == name) return thread.path();
+  }
+  return "";
+}
+
 // An emulated link whose product is some tiles, and slow enough for processes that share few processors.
 constexpr char kEmulated[] =
     "emulated {\n"
@@ -90,6 +101,7 @@ void Stage::StartDaemon(bool controlled) {
   demo::LaunchedDaemon launched = demo::LaunchDaemon(argv, directory_, kPatience);
   if (launched.process == nullptr) Die("dakd: " + launched.error);
   daemon_ = std::move(launched.process);
+  loop_thread_ = FindThread(daemon_->pid(), "dak-congestion");
   node_ = v1::NodeService::NewStub(
       grpc::CreateChannel("unix:" + directory_ + "/control.sock", grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
@@ -164,6 +176,13 @@ void Stage::Dismiss(Player& player) {
   if (code != 0) Die(player.part.name + " ended with code " + std::to_string(code) + ": " + line.value_or(""));
 }
 
+// What the kernel says of the thread's time on a processor.
+int64_t Stage::LoopCpuNs() const {
+  std::ifstream file(loop_thread_ + "/schedstat");
+  int64_t ns = 0;
+  return file >> ns ? ns : 0;
+}
+
 void Stage::Observe() {
   grpc::ClientContext context;
   v1::GetCongestionResponse response;
@@ -171,6 +190,7 @@ void Stage::Observe() {
   const v1::LinkState& link = response.links(0);
   Observation observation{.time_ns = std::chrono::steady_clock::now().time_since_epoch().count(),
                           .target_bytes = link.target_bytes(),
+                          .loop_cpu_ns = LoopCpuNs(),
                           .sessions = {}};
   for (const v1::SessionWindow& window : link.sessions()) {
     observation.sessions.push_back({.name = window.name(),
