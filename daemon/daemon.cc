@@ -141,8 +141,7 @@ class Daemon::Impl {
     service_.version = Version();
     service_.device = DescribeDevice(device_->description());
     service_.default_quota_bytes = options.default_quota_bytes;
-    service_.profile = profile.profile;
-    service_.profile_source = profile.source;
+    service_.profile = profile;
     service_.started_ns = MonotonicNs();
     sessions_ = std::make_unique<SessionManager>(&environment_, &congestion_, 1, options.lease_ns);
     service_.sessions = sessions_.get();
@@ -240,7 +239,8 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   DAK_ASSIGN_OR_RETURN(RuntimeDir directory, RuntimeDir::Claim(options.runtime_dir));
   std::array<int, kTierCount> numa_nodes{};
   DAK_ASSIGN_OR_RETURN(const TierArray capacities, Capacities(options, *device, &numa_nodes));
-  DAK_ASSIGN_OR_RETURN(const NodeProfile profile, ProfileFor(options.profile, device->description()));
+  DAK_ASSIGN_OR_RETURN(const NodeProfile profile, 
+                       ObtainProfile(options.profile, device->description(), options.make_probe));
   auto impl = std::make_unique<Impl>(options, std::move(device), std::move(directory), capacities, profile);
   DAK_RETURN_IF_ERROR(impl->Start(numa_nodes));
   return std::unique_ptr<Daemon>(new Daemon(std::move(impl)));

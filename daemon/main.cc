@@ -1,5 +1,6 @@
 // dakd: see daemon/daemon.h for what it does, daemon/config for its flags.
 #include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <cerrno>
@@ -13,6 +14,7 @@
 #include "daemon/config/command_line.h"
 #include "daemon/daemon.h"
 #include "daemon/notify.h"
+#include "daemon/planner/profile_file.h"
 
 namespace {
 
@@ -68,6 +70,15 @@ absl::Status Run(const dak::daemon::DaemonOptions& options, const sigset_t& sign
   return absl::OkStatus();
 }
 
+absl::Status PrintProfile(const dak::daemon::DaemonOptions& options) {
+  DAK_ASSIGN_OR_RETURN(const std::unique_ptr<dak::Device> device, dak::OpenDevice(options.device));
+  DAK_ASSIGN_OR_RETURN(const dak::daemon::NodeProfile node,
+                       dak::daemon::ObtainProfile(options.profile, device->description(), options.make_probe));
+  spdlog::info("profile: {}", node.source);
+  std::fputs(dak::planner::FormatProfile(node.profile).c_str(), stdout);
+  return absl::OkStatus();
+}
+
 int Fail(const absl::Status& status) {
   std::fprintf(stderr, "dakd: %s\n", std::string(status.message()).c_str());
   return status.code() == absl::StatusCode::kInvalidArgument ? 2 : 1;
@@ -94,7 +105,10 @@ int main(int argc, char** argv) {
     std::puts("dakd: the configuration is good");
     return 0;
   }
+  const bool print = line->mode == CommandLine::Mode::kPrintProfile;
+  // Standard output is for the profile alone then.
+  if (print) spdlog::set_default_logger(spdlog::stderr_logger_mt("dakd"));
   spdlog::set_level(spdlog::level::from_str(options->log_level));
-  const absl::Status status = Run(*options, signals);
+  const absl::Status status = print ? PrintProfile(*options) : Run(*options, signals);
   return status.ok() ? 0 : Fail(status);
 }

@@ -119,6 +119,7 @@ struct DeviceDescription {
   std::string name;
   int ordinal = 0;
   std::string uuid;            // cuda: 32 hex digits; emulated: empty
+  std::string driver;          // cuda: "CUDA 13.0, 580.95.05", the latter where the kernel module tells; else empty
   int compute_capability = 0;  // cuda: 90 for Hopper; emulated: 0
   int multiprocessors = 0;
   LinkModel link;  // emulated: what is modelled; cuda: defaults until measured

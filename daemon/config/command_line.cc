@@ -76,6 +76,16 @@ const std::vector<Flag>& Flags() {
          line->overrides.set_log_level(value);
          return absl::OkStatus();
        }},
+      {"--profile", "SOURCE", "of the machine's rates: auto, measure, cached, default or a JSON file (auto)",
+       [](CommandLine* line, const std::string& value) {
+         line->overrides.mutable_profile()->set_source(value);
+         return absl::OkStatus();
+       }},
+      {"--print-profile", nullptr, "print the machine's rates as JSON and exit; measures as a start would",
+       [](CommandLine* line, const std::string&) {
+         line->mode = CommandLine::Mode::kPrintProfile;
+         return absl::OkStatus();
+       }},
       {"--check-config", nullptr, "check the configuration and exit",
        [](CommandLine* line, const std::string&) {
          line->mode = CommandLine::Mode::kCheckConfig;

@@ -16,7 +16,7 @@
 namespace dak::daemon {
 
 struct CommandLine {
-  enum class Mode { kRun, kHelp, kVersion, kCheckConfig };
+  enum class Mode { kRun, kHelp, kVersion, kCheckConfig, kPrintProfile };
   Mode mode = Mode::kRun;
   std::string config_path;  // empty: none
   config::Config overrides;

@@ -2,7 +2,6 @@
 
 #include <grp.h>
 
-#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -199,14 +198,6 @@ absl::Status ReadTimesAndText(const config::Config& config, DaemonOptions* optio
   return InvalidField("log_level", absl::StrCat("'", level, "' is no level"), "trace, debug, info, warn, error or off");
 }
 
-absl::Status CheckRate(const char* field, double value, double* target) {
-  if (!(std::isfinite(value) && value > 0)) {
-    return InvalidField(absl::StrCat("profile.", field), absl::StrCat(value, " is out of range"), "above 0, finite");
-  }
-  *target = value;
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<uint64_t> ParseSize(absl::string_view field, absl::string_view text) {
@@ -239,8 +230,7 @@ absl::StatusOr<DaemonOptions> OptionsFrom(const config::Config& config) {
   DAK_RETURN_IF_ERROR(ReadLimits(config.limits(), &options.limits));
   DAK_RETURN_IF_ERROR(ReadCongestion(config.congestion(), &options.congestion));
   options.profile = config.profile();
-  DeviceDescription any;
-  DAK_RETURN_IF_ERROR(ProfileFor(options.profile, any).status());
+  DAK_RETURN_IF_ERROR(CheckProfileConfig(options.profile));
   return options;
 }
 
@@ -248,44 +238,6 @@ uint64_t DefaultCapacity(const std::string& device_kind, Tier tier, uint64_t tot
   if (device_kind == "emulated") return total_bytes;
   const uint64_t percent = tier == Tier::kHost ? 75 : 95;
   return total_bytes / 100 * percent;
-}
-
-absl::StatusOr<NodeProfile> ProfileFor(const config::Profile& config, const DeviceDescription& device) {
-  NodeProfile node;
-  node.source = config.ByteSizeLong() > 0 ? "configured" : "default";
-  absl::StatusOr<planner::Profile> named = planner::NamedProfile(config.has_name() ? config.name() : "h100-pcie");
-  if (!named.ok()) {
-    return WithDetail(absl::InvalidArgumentError(absl::StrCat("profile.name: ", named.status().message())),
-                      {.field = "profile.name", .reason = "UNKNOWN_PROFILE"});
-  }
-  node.profile = *std::move(named);
-  planner::Profile& profile = node.profile;
-  if (!config.has_name() && device.kind == "emulated") {
-    profile.hbm_bytes_per_s = static_cast<double>(device.link.local_bandwidth_bytes_per_s);
-    profile.link_bytes_per_s = static_cast<double>(device.link.bandwidth_bytes_per_s);
-    profile.round_trip_ns = device.link.round_trip_ns;
-    profile.cliff_bytes = device.link.cliff_bytes;
-    profile.knee_bytes =
-        static_cast<uint64_t>(profile.link_bytes_per_s * static_cast<double>(profile.round_trip_ns) / 1e9);
-  }
-  if (config.has_hbm_bytes_per_s()) {
-    DAK_RETURN_IF_ERROR(CheckRate("hbm_bytes_per_s", config.hbm_bytes_per_s(), &profile.hbm_bytes_per_s));
-  }
-  if (config.has_link_bytes_per_s()) {
-    DAK_RETURN_IF_ERROR(CheckRate("link_bytes_per_s", config.link_bytes_per_s(), &profile.link_bytes_per_s));
-  }
-  if (config.has_copy_engine_bytes_per_s()) {
-    DAK_RETURN_IF_ERROR(
-        CheckRate("copy_engine_bytes_per_s", config.copy_engine_bytes_per_s(), &profile.copy_engine_bytes_per_s));
-  }
-  if (config.has_flops_per_s()) {
-    DAK_RETURN_IF_ERROR(CheckRate("flops_per_s", config.flops_per_s(), &profile.flops_per_s));
-  }
-  if (config.has_round_trip_ns()) profile.round_trip_ns = config.round_trip_ns();
-  if (config.has_knee_bytes()) profile.knee_bytes = config.knee_bytes();
-  if (config.has_cliff_bytes()) profile.cliff_bytes = config.cliff_bytes();
-  if (profile.round_trip_ns == 0) return InvalidField("profile.round_trip_ns", "is 0", "at least 1");
-  return node;
 }
 
 }  // namespace dak::daemon

@@ -20,7 +20,7 @@
 #include "daemon/config/config.pb.h"
 #include "daemon/congestion/controller.h"
 #include "daemon/ipc/unix_listener.h"
-#include "daemon/planner/planner.h"
+#include "daemon/profile/node_profile.h"
 #include "daemon/session/limits.h"
 #include "daemon/session/tensor.h"
 
@@ -36,6 +36,7 @@ struct DaemonOptions {
   Limits limits;
   congestion::Parameters congestion;
   config::Profile profile;
+  ProbeFactory make_probe = kernels::CreateCudaProbe;  // tests have others
   uint64_t lease_ns = 0;
   std::string metrics_address;  // empty: none
   std::string log_level = "info";
@@ -55,14 +56,6 @@ absl::StatusOr<uint64_t> ParseSize(absl::string_view field, absl::string_view te
 // What a pool has where the configuration doesn't say: all of an emulated tier; of a real one 95 % of HBM or CXL
 // memory and 75 % of host memory, which others on the node need too.
 uint64_t DefaultCapacity(const std::string& device_kind, Tier tier, uint64_t total_bytes);
-
-// The profile and where it comes from: "configured" if the configuration names or sets anything, else "default" (of the
-// emulated device's model, or of a named machine).
-struct NodeProfile {
-  planner::Profile profile;
-  std::string source;
-};
-absl::StatusOr<NodeProfile> ProfileFor(const config::Profile& config, const DeviceDescription& device);
 
 }  // namespace dak::daemon
 

@@ -23,7 +23,6 @@ TierOrder OrderTiers(const Problem& problem, const SessionTerms& session, const 
                    [&prices](size_t a, size_t b) { return prices[a] < prices[b]; });
   TierOrder order;
   order.weight = session.weight;
-  order.hbm_bytes_per_s = session.hbm_bytes_per_s;
   double rate_before = 0;
   double price_rate_before = 0;
   for (size_t j = 0; j < problem.tiers && rate_before < session.link_bytes_per_s; ++j) {
@@ -38,7 +37,6 @@ TierOrder OrderTiers(const Problem& problem, const SessionTerms& session, const 
         session.tier_bytes_per_s[k] >= left ? session.link_bytes_per_s : rate_before + session.tier_bytes_per_s[k];
     order.gain[m] = prices[k] * rate_before - price_rate_before;
     order.price_rate[m] = price_rate_before + prices[k] * order.rate[m];
-    order.crossing[m] = order.rate_up_to[m] / (session.hbm_bytes_per_s + order.rate_up_to[m]);
     rate_before = order.rate_up_to[m];
     price_rate_before = order.price_rate[m];
   }
@@ -64,10 +62,12 @@ Segments SegmentsOf(const TierOrder& order, const Item& item) {
   const double density = item.read_bytes / item.stored_bytes;
   const double weight = order.weight * density;
   const size_t used = UsedTiers(order, item);
-  const double hbm_bound_until = 1 - item.compute_s * order.hbm_bytes_per_s / item.read_bytes;
+  const double hbm_bound_until = 1 - item.compute_s * item.hbm_bytes_per_s / item.read_bytes;
   for (size_t m = 0; m < used; ++m) {
-    extend_to(std::min(order.crossing[m], hbm_bound_until),
-              order.price[m] - (weight - order.gain[m]) / order.hbm_bytes_per_s);
+    // Where HBM and the tiers up to this one take equally long.
+    const double crossing = order.rate_up_to[m] / (item.hbm_bytes_per_s + order.rate_up_to[m]);
+    extend_to(std::min(crossing, hbm_bound_until),
+              order.price[m] - (weight - order.gain[m]) / item.hbm_bytes_per_s);
   }
   for (size_t m = 0; m < used; ++m) {
     extend_to(order.rate_up_to[m] * item.compute_s / item.read_bytes, order.price[m]);
@@ -84,7 +84,7 @@ Spread SpreadAt(const TierOrder& order, const Item& item, double ratio) {
     return spread;
   }
   const size_t used = UsedTiers(order, item);
-  spread.seconds = std::max({item.compute_s, item.read_bytes * (1 - ratio) / order.hbm_bytes_per_s,
+  spread.seconds = std::max({item.compute_s, item.read_bytes * (1 - ratio) / item.hbm_bytes_per_s,
                              item.read_bytes * ratio / order.rate_up_to[used - 1]});
   double left = ratio;
   for (size_t m = 0; m + 1 < used && left > 0; ++m) {

@@ -29,9 +29,7 @@ struct TierOrder {
   PerTier rate_up_to{};  // with all before it
   PerTier gain{};        // what a second more saves, if this tier is the dearest in use: cheaper tiers take its bytes
   PerTier price_rate{};  // sum of price * rate, up to this tier
-  PerTier crossing{};    // the ratio at which HBM and the tiers up to this one take equally long
   double weight = 1;
-  double hbm_bytes_per_s = 0;
 };
 
 TierOrder OrderTiers(const Problem& problem, const SessionTerms& session, const PerTier& prices);
@@ -51,7 +49,7 @@ struct Segments {
 };
 Segments SegmentsOf(const TierOrder& order, const Item& item);
 
-// The time at a ratio, and the ratio's best spread over the tiers.
+// The time at a ratio (without the item's own_s), and the ratio's best spread over the tiers.
 struct Spread {
   double seconds = 0;
   PerTier ratio{};

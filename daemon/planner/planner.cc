@@ -25,8 +25,8 @@ double SecondsOf(const SessionTerms& session, const Item& item, absl::Span<const
     ratio += tier_ratios[k];
     seconds = std::max(seconds, item.read_bytes * tier_ratios[k] / session.tier_bytes_per_s[k]);
   }
-  seconds = std::max(seconds, item.read_bytes * std::max(0.0, 1 - ratio) / session.hbm_bytes_per_s);
-  return std::max(seconds, item.read_bytes * ratio / session.link_bytes_per_s);
+  seconds = std::max(seconds, item.read_bytes * std::max(0.0, 1 - ratio) / item.hbm_bytes_per_s);
+  return item.own_s + std::max(seconds, item.read_bytes * ratio / session.link_bytes_per_s);
 }
 
 // Adds one greedy plan's shares, weighted, to the operations of one session.
@@ -66,7 +66,7 @@ void Finish(const Problem& problem, const SessionTerms& session, PassPlan& plan)
     operation.ratio = std::clamp(ratio, item.min_ratio, item.max_ratio);
     operation.predicted_s = SecondsOf(session, item, operation.tier_ratios);
     plan.predicted_s += operation.predicted_s;
-    plan.all_hbm_s += std::max(item.compute_s, item.read_bytes / session.hbm_bytes_per_s);
+    plan.all_hbm_s += item.own_s + std::max(item.compute_s, item.read_bytes / item.hbm_bytes_per_s);
     remote_bytes += operation.ratio * item.stored_bytes;
   }
   plan.remote_bytes = static_cast<uint64_t>(std::llround(remote_bytes));
@@ -94,17 +94,29 @@ absl::StatusOr<std::vector<PassPlan>> PlanPasses(const Profile& profile, absl::S
 
 }  // namespace
 
+BatchRate RateAt(const Profile& profile, uint64_t batch) {
+  if (batch == 0 || profile.batch_rates.empty()) {
+    return {.hbm_bytes_per_s = profile.hbm_bytes_per_s, .flops_per_s = profile.flops_per_s};
+  }
+  for (const BatchRate& rate : profile.batch_rates) {
+    if (rate.batch >= batch) return rate;
+  }
+  return profile.batch_rates.back();
+}
+
 double OperationSeconds(const Profile& profile, const Operation& operation, absl::Span<const double> tier_ratios) {
   SessionTerms session;
-  session.hbm_bytes_per_s = profile.hbm_bytes_per_s;
   session.link_bytes_per_s = profile.link_bytes_per_s;
   const size_t tiers = std::min({tier_ratios.size(), profile.remote_tiers.size(), kMaxRemoteTiers});
   for (size_t k = 0; k < tiers; ++k) {
     const double own = profile.remote_tiers[k].bytes_per_s;
     session.tier_bytes_per_s[k] = own == 0 ? HUGE_VAL : own;
   }
+  const BatchRate rate = RateAt(profile, operation.batch);
   const Item item{.read_bytes = static_cast<double>(operation.bytes),
-                  .compute_s = operation.flops / profile.flops_per_s};
+                  .compute_s = operation.flops / rate.flops_per_s,
+                  .own_s = rate.operation_s,
+                  .hbm_bytes_per_s = rate.hbm_bytes_per_s};
   return SecondsOf(session, item, tier_ratios.subspan(0, tiers));
 }
 

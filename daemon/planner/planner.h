@@ -2,7 +2,8 @@
 //
 // Operation i reads C_i bytes a pass, occupies S_i bytes, and needs F_i floating-point operations. With share x_k of
 // its rows on remote tier k and x = sum of x_k, it takes
-//     t_i = max( F_i / P,  C_i (1 - x) / B_hbm,  C_i x_k / B_k for every tier k,  C_i x / B_link for the shared link ).
+//     t_i = o + max( F_i / P,  C_i (1 - x) / B_hbm,  C_i x_k / B_k for every tier k,  C_i x / B_link for the shared link )
+// where P, B_hbm and the operation's own time o are those of its batch, if the profile has such (BatchRate).
 // Plan() minimises the sum of weight * t_i over all operations of all sessions, subject to lo_i <= x_i <= hi_i, each
 // session's HBM budget, the HBM that all share, and each remote tier's capacity. Less than the budget is used where an
 // operation gets faster by reading part of its bytes remotely.
@@ -44,15 +45,27 @@ struct RemoteTier {
   uint64_t capacity_bytes = kUnlimitedBytes;
 };
 
+// What the matrix products' kernels reach at one batch, and what each operation takes beside: its start and its end.
+struct BatchRate {
+  uint64_t batch = 0;
+  double hbm_bytes_per_s = 0;
+  double flops_per_s = 0;
+  double operation_s = 0;
+};
+inline constexpr size_t kMaxBatchRates = 64;
+
 struct Profile {
   double hbm_bytes_per_s = 0;
   double link_bytes_per_s = 0;         // what all remote tiers share, by SM reads
-  double copy_engine_bytes_per_s = 0;  // 0: unknown; the planner itself doesn't use it
+  double copy_engine_bytes_per_s = 0;   // to HBM; 0: unknown; the planner itself doesn't use it
+  double copy_to_host_bytes_per_s = 0;  // the same
   double flops_per_s = 0;
   uint64_t round_trip_ns = 0;  // this and the next two: 0 if unknown; the planner itself doesn't use them
   uint64_t knee_bytes = 0;
   uint64_t cliff_bytes = 0;
   std::vector<RemoteTier> remote_tiers;  // 1 to kMaxRemoteTiers; in order of preference among equals
+  // By ascending batch. An operation has those of the next batch up (kernels pad to it), past the last the last's.
+  std::vector<BatchRate> batch_rates;  // may be empty: the rates above at every batch
 };
 
 struct Operation {
@@ -63,6 +76,7 @@ struct Operation {
   double flops = 0;
   double min_ratio = 0;  // 0 <= min <= max <= 1
   double max_ratio = 1;
+  uint64_t batch = 0;  // of a matrix product; 0: none, or unknown: the profile's plain rates
 };
 
 struct Pass {
@@ -86,6 +100,9 @@ struct PassPlan {
   double all_hbm_s = 0;  // if nothing had to be remote
   uint64_t remote_bytes = 0;  // stored remotely, rounded to whole bytes
 };
+
+// The rates that an operation of this batch has, and its own time.
+BatchRate RateAt(const Profile& profile, uint64_t batch);
 
 // The model's time of one operation, with the profile's rates. `tier_ratios` is by remote tier; missing ones are 0.
 double OperationSeconds(const Profile& profile, const Operation& operation, absl::Span<const double> tier_ratios);

@@ -25,10 +25,31 @@ absl::Status CheckRate(absl::string_view field, double rate, bool may_be_zero) {
                       may_be_zero ? "finite, at least 0" : "above 0, finite");
 }
 
+absl::Status CheckBatchRates(const std::vector<BatchRate>& rates) {
+  if (rates.size() > kMaxBatchRates) {
+    return InvalidField("profile.batch_rates", absl::StrCat(rates.size(), " entries"),
+                        absl::StrCat("at most ", kMaxBatchRates));
+  }
+  uint64_t before = 0;
+  for (size_t i = 0; i < rates.size(); ++i) {
+    const std::string name = absl::StrCat("profile.batch_rates[", i, "].");
+    if (rates[i].batch <= before) {
+      return InvalidField(name + "batch", absl::StrCat(rates[i].batch, " is out of order"),
+                          absl::StrCat("above ", before, ", the one before"));
+    }
+    before = rates[i].batch;
+    DAK_RETURN_IF_ERROR(CheckRate(name + "hbm_bytes_per_s", rates[i].hbm_bytes_per_s, false));
+    DAK_RETURN_IF_ERROR(CheckRate(name + "flops_per_s", rates[i].flops_per_s, false));
+    DAK_RETURN_IF_ERROR(CheckRate(name + "operation_s", rates[i].operation_s, true));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckProfile(const Profile& profile) {
   DAK_RETURN_IF_ERROR(CheckRate("profile.hbm_bytes_per_s", profile.hbm_bytes_per_s, false));
   DAK_RETURN_IF_ERROR(CheckRate("profile.link_bytes_per_s", profile.link_bytes_per_s, false));
   DAK_RETURN_IF_ERROR(CheckRate("profile.flops_per_s", profile.flops_per_s, false));
+  DAK_RETURN_IF_ERROR(CheckBatchRates(profile.batch_rates));
   const size_t tiers = profile.remote_tiers.size();
   if (tiers < 1 || tiers > kMaxRemoteTiers) {
     return InvalidField("profile.remote_tiers", absl::StrCat(tiers, " tiers"), absl::StrCat("1 to ", kMaxRemoteTiers));
@@ -101,9 +122,12 @@ absl::StatusOr<PassBytes> AppendItems(const Profile& profile, const Pass& pass, 
     const double size = static_cast<double>(stored);
     bytes.least_remote += size * operation.min_ratio;
     bytes.most_remote += size * operation.max_ratio;
+    const BatchRate rate = RateAt(profile, operation.batch);
     problem.items.push_back({.read_bytes = static_cast<double>(operation.bytes),
                              .stored_bytes = size,
-                             .compute_s = operation.flops / profile.flops_per_s,
+                             .compute_s = operation.flops / rate.flops_per_s,
+                             .own_s = rate.operation_s,
+                             .hbm_bytes_per_s = rate.hbm_bytes_per_s,
                              .min_ratio = operation.min_ratio,
                              .max_ratio = operation.max_ratio});
   }
@@ -113,7 +137,10 @@ absl::StatusOr<PassBytes> AppendItems(const Profile& profile, const Pass& pass, 
 SessionTerms TermsOf(const Profile& profile, double weight, double share) {
   SessionTerms terms;
   terms.weight = weight;
-  terms.hbm_bytes_per_s = profile.hbm_bytes_per_s;
+  terms.least_hbm_bytes_per_s = profile.hbm_bytes_per_s;
+  for (const BatchRate& rate : profile.batch_rates) {
+    terms.least_hbm_bytes_per_s = std::min(terms.least_hbm_bytes_per_s, rate.hbm_bytes_per_s);
+  }
   terms.link_bytes_per_s = profile.link_bytes_per_s * share;
   for (size_t k = 0; k < profile.remote_tiers.size(); ++k) {
     const double own = profile.remote_tiers[k].bytes_per_s;

@@ -23,13 +23,15 @@ struct Item {
   double read_bytes = 0;
   double stored_bytes = 0;
   double compute_s = 0;
+  double own_s = 0;  // beside everything else
+  double hbm_bytes_per_s = 0;
   double min_ratio = 0;
   double max_ratio = 1;
 };
 
 struct SessionTerms {
   double weight = 1;
-  double hbm_bytes_per_s = 0;
+  double least_hbm_bytes_per_s = 0;  // of any operation
   double link_bytes_per_s = 0;
   PerTier tier_bytes_per_s{};  // own rates; infinite where only the link limits
   double needed_bytes = 0;     // at least so many stored bytes are remote

@@ -48,6 +48,29 @@ absl::StatusOr<std::vector<RemoteTier>> ParseTiers(const nlohmann::json& object)
   return tiers;
 }
 
+absl::StatusOr<std::vector<BatchRate>> ParseBatchRates(const nlohmann::json& object) {
+  std::vector<BatchRate> rates;
+  const auto found = object.find("batch_rates");
+  if (found == object.end()) return rates;
+  if (!found->is_array() || found->size() > kMaxBatchRates) {
+    return InvalidField("batch_rates", "not a list of rates", absl::StrCat("at most ", kMaxBatchRates, " objects"));
+  }
+  for (const nlohmann::json& value : *found) {
+    const std::string name = absl::StrCat("batch_rates[", rates.size(), "]");
+    if (!value.is_object()) return InvalidField(name, "not an object", "an object");
+    const JsonFields fields(value, name + ".");
+    DAK_RETURN_IF_ERROR(fields.CheckNoOthers({"batch", "hbm_bytes_per_s", "flops_per_s", "operation_s"}));
+    BatchRate rate;
+    const uint64_t least = rates.empty() ? 1 : rates.back().batch + 1;
+    DAK_ASSIGN_OR_RETURN(rate.batch, fields.Count("batch", least, kMaxOperationBytes));
+    DAK_ASSIGN_OR_RETURN(rate.hbm_bytes_per_s, Rate(fields, "hbm_bytes_per_s", false));
+    DAK_ASSIGN_OR_RETURN(rate.flops_per_s, Rate(fields, "flops_per_s", false));
+    DAK_ASSIGN_OR_RETURN(rate.operation_s, Rate(fields, "operation_s", true));
+    rates.push_back(rate);
+  }
+  return rates;
+}
+
 }  // namespace
 
 absl::StatusOr<Profile> ParseProfile(const std::string& json) {
@@ -55,7 +78,8 @@ absl::StatusOr<Profile> ParseProfile(const std::string& json) {
   const JsonFields fields(object);
   DAK_RETURN_IF_ERROR(
       fields.CheckNoOthers({"hbm_bytes_per_s", "link_bytes_per_s", "copy_engine_bytes_per_s", "flops_per_s",
-                            "round_trip_ns", "knee_bytes", "cliff_bytes", "remote_tiers", "source"}));
+                            "round_trip_ns", "knee_bytes", "cliff_bytes", "remote_tiers", "source",
+                            "copy_to_host_bytes_per_s", "batch_rates"}));
   Profile profile;
   DAK_ASSIGN_OR_RETURN(profile.hbm_bytes_per_s, Rate(fields, "hbm_bytes_per_s", false));
   DAK_ASSIGN_OR_RETURN(profile.link_bytes_per_s, Rate(fields, "link_bytes_per_s", false));
@@ -64,8 +88,33 @@ absl::StatusOr<Profile> ParseProfile(const std::string& json) {
   DAK_ASSIGN_OR_RETURN(profile.round_trip_ns, fields.CountOr("round_trip_ns", 0, 1'000'000'000, 0));
   DAK_ASSIGN_OR_RETURN(profile.knee_bytes, fields.CountOr("knee_bytes", 0, kMaxOperationBytes, 0));
   DAK_ASSIGN_OR_RETURN(profile.cliff_bytes, fields.CountOr("cliff_bytes", 0, kMaxOperationBytes, 0));
+  DAK_ASSIGN_OR_RETURN(profile.copy_to_host_bytes_per_s, Rate(fields, "copy_to_host_bytes_per_s", true));
   DAK_ASSIGN_OR_RETURN(profile.remote_tiers, ParseTiers(object));
+  DAK_ASSIGN_OR_RETURN(profile.batch_rates, ParseBatchRates(object));
   return profile;
+}
+
+std::string FormatProfile(const Profile& profile) {
+  nlohmann::ordered_json object = {{"hbm_bytes_per_s", profile.hbm_bytes_per_s},
+                                   {"link_bytes_per_s", profile.link_bytes_per_s},
+                                   {"copy_engine_bytes_per_s", profile.copy_engine_bytes_per_s},
+                                   {"copy_to_host_bytes_per_s", profile.copy_to_host_bytes_per_s},
+                                   {"flops_per_s", profile.flops_per_s},
+                                   {"round_trip_ns", profile.round_trip_ns},
+                                   {"knee_bytes", profile.knee_bytes},
+                                   {"cliff_bytes", profile.cliff_bytes}};
+  for (const RemoteTier& tier : profile.remote_tiers) {
+    nlohmann::ordered_json one = {{"name", tier.name}, {"bytes_per_s", tier.bytes_per_s}};
+    if (tier.capacity_bytes != kUnlimitedBytes) one["capacity_bytes"] = tier.capacity_bytes;
+    object["remote_tiers"].push_back(one);
+  }
+  for (const BatchRate& rate : profile.batch_rates) {
+    object["batch_rates"].push_back({{"batch", rate.batch},
+                                     {"hbm_bytes_per_s", rate.hbm_bytes_per_s},
+                                     {"flops_per_s", rate.flops_per_s},
+                                     {"operation_s", rate.operation_s}});
+  }
+  return object.dump(2) + "\n";
 }
 
 absl::StatusOr<Profile> LoadProfile(const std::string& name_or_path) {

@@ -2,7 +2,9 @@
 //
 // The fields are those of dak.v1.Profile under their own names, and of the planner's remote tiers:
 //   {"hbm_bytes_per_s": 2990e9, "link_bytes_per_s": 51.1e9, "flops_per_s": 798e12, "copy_engine_bytes_per_s": 54.7e9,
-//    "remote_tiers": [{"name": "host", "capacity_bytes": 68719476736}, {"name": "cxl", "bytes_per_s": 20e9}]}
+//    "remote_tiers": [{"name": "host", "capacity_bytes": 68719476736}, {"name": "cxl", "bytes_per_s": 20e9}],
+//    "batch_rates": [{"batch": 64, "hbm_bytes_per_s": 2800e9, "flops_per_s": 798e12, "operation_s": 2e-6}]}
+// `dakd --print-profile` writes one.
 // Needed are the first three. Without remote_tiers there is one, "host", without limits.
 //
 // Thread safety: pure functions. Errors: INVALID_ARGUMENT names the field and the limit; NOT_FOUND for the file.
@@ -17,6 +19,8 @@
 namespace dak::planner {
 
 absl::StatusOr<Profile> ParseProfile(const std::string& json);
+// The text from which ParseProfile makes the same profile, with a line's end.
+std::string FormatProfile(const Profile& profile);
 
 // A path (it has a '/' or ends in ".json"), or a name that NamedProfile knows.
 absl::StatusOr<Profile> LoadProfile(const std::string& name_or_path);

@@ -13,7 +13,7 @@
 #include "allocator/base/error_detail.h"
 #include "daemon/congestion_loop.h"
 #include "daemon/ipc/peers.h"
-#include "daemon/planner/planner.h"
+#include "daemon/profile/node_profile.h"
 #include "daemon/rpc/call_gate.h"
 #include "daemon/session/clock.h"
 #include "daemon/session/session_manager.h"
@@ -33,8 +33,7 @@ struct ServiceContext {
   v1::DeviceInfo device;
   std::array<int, kTierCount> numa_nodes{};  // by TierIndex
   TierArray default_quota_bytes{};
-  planner::Profile profile;
-  std::string profile_source;
+  NodeProfile profile;
   std::string metrics_address;
   uint64_t started_ns = 0;
 };

@@ -1,6 +1,8 @@
 #include "daemon/rpc/plan_service.h"
 
+#include <algorithm>
 #include <cmath>
+#include <ctime>
 
 #include "absl/strings/str_cat.h"
 #include "allocator/base/status_macros.h"
@@ -37,6 +39,32 @@ absl::StatusOr<planner::Operation> OperationFrom(absl::string_view field, const 
                             .max_ratio = max_ratio};
 }
 
+void FillProfile(const NodeProfile& node, v1::Profile* out) {
+  const planner::Profile& profile = node.profile;
+  out->set_hbm_bytes_per_s(profile.hbm_bytes_per_s);
+  out->set_link_bytes_per_s(profile.link_bytes_per_s);
+  out->set_copy_engine_bytes_per_s(profile.copy_engine_bytes_per_s);
+  out->set_copy_to_host_bytes_per_s(profile.copy_to_host_bytes_per_s);
+  out->set_round_trip_ns(profile.round_trip_ns);
+  out->set_knee_bytes(profile.knee_bytes);
+  out->set_cliff_bytes(profile.cliff_bytes);
+  out->set_flops_per_s(profile.flops_per_s);
+  for (const planner::BatchRate& rate : profile.batch_rates) {
+    v1::BatchRate* to = out->add_batch_rates();
+    to->set_batch(rate.batch);
+    to->set_hbm_bytes_per_s(rate.hbm_bytes_per_s);
+    to->set_flops_per_s(rate.flops_per_s);
+    to->set_operation_s(rate.operation_s);
+  }
+  out->set_source(node.source);
+  out->set_from_cache(node.from_cache);
+  out->set_measured_unix_s(node.measured_unix_s);
+  const auto now_s = static_cast<uint64_t>(std::time(nullptr));
+  // A clock that was set back makes nothing younger than now.
+  out->set_age_s(node.measured_unix_s == 0 ? 0 : now_s - std::min(now_s, node.measured_unix_s));
+  out->set_measuring_s(node.measuring_s);
+}
+
 absl::Status NoPlan(uint64_t session_id, bool session_exists) {
   if (!session_exists) {
     return WithDetail(absl::NotFoundError(absl::StrCat("session_id: there is no session ", session_id)),
@@ -68,7 +96,7 @@ absl::Status PlanServiceImpl::Plan(const Peer& caller, const v1::PlanPassRequest
     names.push_back(operation.name);
     pass.operations.push_back(std::move(operation));
   }
-  DAK_ASSIGN_OR_RETURN(planner::PassPlan planned, planner::Plan(service_->profile, pass));
+  DAK_ASSIGN_OR_RETURN(planner::PassPlan planned, planner::Plan(service_->profile.profile, pass));
   if (session == nullptr) {
     FillPlan(0, 0, names, planned, response);
     return absl::OkStatus();
@@ -102,15 +130,7 @@ grpc::Status PlanServiceImpl::GetPlan(grpc::ServerContext* context, const v1::Ge
 grpc::Status PlanServiceImpl::GetProfile(grpc::ServerContext* context, const v1::GetProfileRequest*,
                                          v1::Profile* response) {
   return HandleCall(*service_, *context, "dak.v1.PlanService/GetProfile", [&](const Peer&) {
-    const planner::Profile& profile = service_->profile;
-    response->set_hbm_bytes_per_s(profile.hbm_bytes_per_s);
-    response->set_link_bytes_per_s(profile.link_bytes_per_s);
-    response->set_copy_engine_bytes_per_s(profile.copy_engine_bytes_per_s);
-    response->set_round_trip_ns(profile.round_trip_ns);
-    response->set_knee_bytes(profile.knee_bytes);
-    response->set_cliff_bytes(profile.cliff_bytes);
-    response->set_flops_per_s(profile.flops_per_s);
-    response->set_source(service_->profile_source);
+    FillProfile(service_->profile, response);
     return absl::OkStatus();
   });
 }

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
@@ -76,6 +78,17 @@ absl::Status Require(const CudaDriver& driver, CUdevice device, CUdevice_attribu
                     "DEVICE_UNSUPPORTED");
 }
 
+// What measurements of this machine are good for: a new driver may change them.
+absl::StatusOr<std::string> DriverVersion(const CudaDriver& driver) {
+  int version = 0;
+  DAK_RETURN_IF_ERROR(DAK_CUDA_CALL(driver, cuDriverGetVersion, &version));
+  std::string text = absl::StrCat("CUDA ", version / 1000, ".", version % 1000 / 10);
+  std::ifstream module("/sys/module/nvidia/version");
+  std::string own;
+  if (module >> own) absl::StrAppend(&text, ", ", own);
+  return text;
+}
+
 absl::StatusOr<DeviceDescription> Describe(const CudaDriver& driver, CUdevice device) {
   DeviceDescription description;
   description.kind = "cuda";
@@ -89,6 +102,7 @@ absl::StatusOr<DeviceDescription> Describe(const CudaDriver& driver, CUdevice de
   description.compute_capability = 10 * major + minor;
   DAK_ASSIGN_OR_RETURN(description.multiprocessors,
                        Attribute(driver, device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT));
+  DAK_ASSIGN_OR_RETURN(description.driver, DriverVersion(driver));
   return description;
 }
 

@@ -16,13 +16,22 @@ namespace dak::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: dak-bench gemm|link|mix|pass [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
+    "usage: dak-bench gemm|attention|link|mix|pass|launch|control|prefill|multicast [--json FILE] [--batches 1,8,64]\n"
+    "                 [--ratios 0,0.1,1] [--window BYTES]\n"
     "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--no-peers]\n"
     "gemm: one operation at a time; --tune also times the tiles that weren't chosen\n"
+    "attention: decode over paged KV, [--contexts 4096,65536] [--page 16|64] [--peer FILE of attention_peer.py]; a "
+    "ratio\n"
+    "      below 0 is the best one\n"
     "link: the kernel's remote reads by window\n"
     "mix:  local and remote rows at once, by window, and with none\n"
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
+    "launch: CPU time of a launch\n"
+    "control: the same work with control and report page, and without\n"
+    "prefill: large batches; a ratio of -1 is what hides behind the products\n"
+    "multicast: remote tiles that every CTA of a cluster needs, with multicast and without\n"
     "neighbours: processes that share the GPU under dakd; see dak-bench neighbours --help\n"
+    "--no-peers times dak alone; cuBLAS still gives the ceiling of compute\n"
     "Numbers are checked against float64 before anything is timed. Peers need libcublas in the loader's path.\n";
 
 template <class T>
@@ -44,6 +53,12 @@ Options Parse(int argc, char** argv) {
   if (options.command == "pass") {
     options.batches = {1, 64};
     options.ratios = {0, 0.02, 0.1, 0.3, 0.5};
+  } else if (options.command == "attention") {
+    options.batches = {1, 8, 32};
+    options.ratios = {0, -1, 0.1, 0.5};
+  } else if (options.command == "prefill") {
+    options.batches = {2048, 4096};
+    options.ratios = {0, 0.05, -1};
   }
   for (int i = 2; i < argc; ++i) {
     const std::string flag = argv[i];
@@ -61,6 +76,12 @@ Options Parse(int argc, char** argv) {
       options.window_bytes = std::strtod(value(), nullptr);
     } else if (flag == "--model") {
       options.model = value();
+    } else if (flag == "--contexts") {
+      options.contexts = ParseList<uint64_t>(value());
+    } else if (flag == "--page") {
+      options.page_tokens = ParseList<uint32_t>(value()).at(0);
+    } else if (flag == "--peer") {
+      options.peer_path = value();
     } else if (flag == "--f16") {
       options.f16 = true;
     } else if (flag == "--tune") {
@@ -96,16 +117,26 @@ int main(int argc, char** argv) {
   // A pass: its weights and two layers of buffers; offloaded units are whole, so the host holds a little more.
   const uint64_t hbm_bytes = pass ? 14 * kGiB : 3 * kGiB;
   const uint64_t host_bytes = pass ? static_cast<uint64_t>((most + 0.1) * 14.0 * kGiB) : 2 * kGiB;
-  Context context(hbm_bytes, host_bytes, options.f16, options.peers);
+  Context context(hbm_bytes, host_bytes, options.f16);
   std::string json;
   if (options.command == "gemm") {
     json = RunGemm(context, options);
+  } else if (options.command == "attention") {
+    json = RunAttention(context, options);
   } else if (options.command == "link") {
     json = RunLink(context, options);
   } else if (options.command == "mix") {
     json = RunMix(context, options);
   } else if (pass) {
     json = RunPass(context, options);
+  } else if (options.command == "launch") {
+    json = RunLaunch(context);
+  } else if (options.command == "control") {
+    json = RunControl(context);
+  } else if (options.command == "prefill") {
+    json = RunPrefill(context, options);
+  } else if (options.command == "multicast") {
+    json = RunMulticast(context);
   } else {
     Fail(options.command.c_str(), "no such sub-command");
   }

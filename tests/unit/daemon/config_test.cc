@@ -21,6 +21,8 @@ absl::StatusOr<DaemonOptions> OptionsOf(const std::string& text) {
   return OptionsFrom(*config);
 }
 
+absl::StatusOr<std::unique_ptr<kernels::Probe>> NoProbe(int) { return absl::NotFoundError("no probe"); }
+
 TEST(ConfigTest, EmptyConfigurationIsGood) {
   const auto options = OptionsOf("");
   ASSERT_TRUE(options.ok()) << options.status();
@@ -58,7 +60,7 @@ TEST(ConfigTest, EveryFieldArrives) {
   EXPECT_EQ(options->congestion.interval_ns, 1'000'000u);
   DeviceDescription device;
   device.kind = "emulated";
-  const auto profile = ProfileFor(options->profile, device);
+  const auto profile = ObtainProfile(options->profile, device, NoProbe);
   ASSERT_TRUE(profile.ok());
   EXPECT_EQ(profile->profile.link_bytes_per_s, 5e9);
   EXPECT_EQ(profile->source, "configured");
@@ -108,6 +110,16 @@ TEST(ConfigTest, EveryBadFieldIsNamed) {
       {"profile { copy_engine_bytes_per_s: inf }", "profile.copy_engine_bytes_per_s"},
       {"profile { flops_per_s: nan }", "profile.flops_per_s"},
       {"profile { round_trip_ns: 0 }", "profile.round_trip_ns"},
+      {"profile { copy_to_host_bytes_per_s: 0 }", "profile.copy_to_host_bytes_per_s"},
+      {"profile { source: 'guess' }", "profile.source"},
+      {"profile { source: 'x.json' name: 'gh200' }", "profile.name"},
+      {"profile { batch_rates { batch: 0 } }", "profile.batch_rates[0].batch"},
+      {"profile { batch_rates { batch: 1 } }", "profile.batch_rates[0].hbm_bytes_per_s"},
+      {"profile { batch_rates { batch: 1 hbm_bytes_per_s: 1 } }", "profile.batch_rates[0].flops_per_s"},
+      {"profile { batch_rates { batch: 1 hbm_bytes_per_s: 1 flops_per_s: 1 operation_s: 2 } }",
+       "profile.batch_rates[0].operation_s"},
+      {"profile { batch_rates { batch: 1 hbm_bytes_per_s: 1 flops_per_s: 1 } batch_rates { batch: 1 } }",
+       "profile.batch_rates[1].batch"},
       {"lease_ms: 86400001", "lease_ms"},
       {"shutdown_grace_ms: 86400001", "shutdown_grace_ms"},
       {"metrics_address: 'localhost'", "metrics_address"},
@@ -156,7 +168,7 @@ TEST(ConfigTest, EmulatedProfileIsTheDevicesModel) {
   device.kind = "emulated";
   device.link.bandwidth_bytes_per_s = 1'000'000'000;
   device.link.round_trip_ns = 2000;
-  const auto profile = ProfileFor({}, device);
+  const auto profile = ObtainProfile({}, device, NoProbe);
   ASSERT_TRUE(profile.ok());
   EXPECT_EQ(profile->source, "default");
   EXPECT_EQ(profile->profile.link_bytes_per_s, 1e9);
@@ -196,13 +208,14 @@ TEST(CommandLineTest, BadFlagsAreNamed) {
 
 TEST(CommandLineTest, HelpNamesEveryFlag) {
   for (const char* flag : {"--config", "--runtime-dir", "--device", "--gpu", "--hbm", "--host", "--cxl",
-                           "--metrics-address", "--lease-ms", "--log-level", "--check-config", "--help", "--version"}) {
+                           "--metrics-address", "--lease-ms", "--log-level", "--profile", "--print-profile",
+                           "--check-config", "--help", "--version"}) {
     EXPECT_THAT(HelpText(), testing::HasSubstr(flag));
   }
 }
 
 std::string ReadSource(const std::string& path) {
-  std::ifstream file(std::string(DAK_SOURCE_DIR) + "/" + path);
+  std::ifstream file(DAK_SOURCE_DIR "/" + path);
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 

@@ -1,0 +1,322 @@
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "allocator/base/error_detail.h"
+#include "allocator/base/status_macros.h"
+#include "kernels/gemm.h"
+#include "kernels/gemm_launch.h"
+#include "kernels/probe.h"
+#include "kernels/stream.h"
+
+namespace dak::kernels {
+namespace {
+
+constexpr int kRepeats = 5;                            // of what is timed; the median counts
+constexpr uint64_t kHbmFreeMargin = uint64_t{1} << 30;  // left to others where HBM is nearly full
+constexpr uint64_t kBytesPerTiming = uint64_t{2} << 30;
+// Few CTAs fill the link, and many slow each other down: as many as the GEMM's remote ones.
+constexpr uint32_t kRemoteCtas = 4;
+constexpr uint32_t kMatrixIterations = 50'000;  // 30 ms: long enough for the clock to settle at what power allows
+constexpr int kGemmsPerTiming = 16;
+
+absl::Status FromCuda(cudaError_t error, absl::string_view what) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  cudaGetLastError();  // so that the next measurement doesn't see it
+  return WithDetail(absl::InternalError(absl::StrCat(what, ": ", cudaGetErrorName(error), " (", static_cast<int>(error),
+                                                     "), ", cudaGetErrorString(error))),
+                    {.field = {}, .reason = "DRIVER_ERROR", .limit = {}});
+}
+
+// Makes a device current for a scope.
+class ScopedDevice {
+ public:
+  explicit ScopedDevice(int ordinal) {
+    cudaGetDevice(&previous_);
+    error_ = cudaSetDevice(ordinal);
+  }
+  ~ScopedDevice() { cudaSetDevice(previous_); }
+  ScopedDevice(const ScopedDevice&) = delete;
+  ScopedDevice& operator=(const ScopedDevice&) = delete;
+  cudaError_t error() const { return error_; }
+
+ private:
+  int previous_ = 0;
+  cudaError_t error_ = cudaSuccess;
+};
+
+template <auto kRelease>
+struct Releaser {
+  template <class T>
+  void operator()(T* pointer) const {
+    kRelease(pointer);
+  }
+};
+template <class T>
+using DeviceArray = std::unique_ptr<T, Releaser<cudaFree>>;
+using HostArray = std::unique_ptr<uint8_t, Releaser<cudaFreeHost>>;
+using Stream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, Releaser<cudaStreamDestroy>>;
+using Event = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, Releaser<cudaEventDestroy>>;
+using Graph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, Releaser<cudaGraphDestroy>>;
+using GraphExec = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, Releaser<cudaGraphExecDestroy>>;
+
+template <class T>
+absl::StatusOr<DeviceArray<T>> Allocate(uint64_t count) {
+  void* memory = nullptr;
+  DAK_RETURN_IF_ERROR(FromCuda(cudaMalloc(&memory, count * sizeof(T)), "cudaMalloc"));
+  return DeviceArray<T>(static_cast<T*>(memory));
+}
+
+absl::StatusOr<Event> MakeEvent() {
+  cudaEvent_t event = nullptr;
+  DAK_RETURN_IF_ERROR(FromCuda(cudaEventCreate(&event), "cudaEventCreate"));
+  return Event(event);
+}
+
+// How many CTAs, with how many chunks each, hold `inflight_bytes`: few CTAs until their rings are full.
+BulkShape RemoteShape(uint64_t inflight_bytes) {
+  const auto chunks = static_cast<uint32_t>((inflight_bytes + kProbeChunkBytes - 1) / kProbeChunkBytes);
+  const uint32_t least = (chunks + kMaxStreamStages - 1) / kMaxStreamStages;
+  const uint32_t ctas = std::max(least, std::min(kRemoteCtas, chunks));
+  return {.ctas = ctas, .stages = (chunks + ctas - 1) / ctas, .chunk_bytes = kProbeChunkBytes};
+}
+
+class CudaProbe final : public Probe {
+ public:
+  static absl::StatusOr<std::unique_ptr<Probe>> Create(int ordinal) {
+    ScopedDevice device(ordinal);
+    DAK_RETURN_IF_ERROR(FromCuda(device.error(), "cudaSetDevice"));
+    auto probe = std::unique_ptr<CudaProbe>(new CudaProbe(ordinal));
+    DAK_RETURN_IF_ERROR(probe->Initialise());
+    return probe;
+  }
+  ~CudaProbe() override { cudaStreamSynchronize(stream_.get()); }
+
+  absl::StatusOr<double> HbmBytesPerS() override {
+    const auto passes = static_cast<uint32_t>(std::max<uint64_t>(1, kBytesPerTiming / hbm_bytes_));
+    const double bytes = static_cast<double>(hbm_bytes_) * passes;
+    DAK_ASSIGN_OR_RETURN(const double plain_s, Time([&] {
+                           return StreamPlain(hbm_.get(), hbm_bytes_, 2 * multiprocessors_, passes, sink_.get(),
+                                              stream_.get());
+                         }));
+    DAK_ASSIGN_OR_RETURN(const double bulk_s, Time([&] {
+                           return StreamBulk(hbm_.get(), hbm_bytes_, LocalShape(multiprocessors_), passes,
+                                             stream_.get());
+                         }));
+    return bytes / std::min(plain_s, bulk_s);
+  }
+
+  absl::StatusOr<double> LinkBytesPerS(uint64_t inflight_bytes) override {
+    DAK_RETURN_IF_ERROR(CheckInflight(inflight_bytes));
+    // About as long with little in flight as with much.
+    const uint64_t bytes = std::clamp(inflight_bytes * 512, uint64_t{4} << 20, kProbeHostBytes);
+    DAK_ASSIGN_OR_RETURN(const double seconds, Time([&] {
+                           return StreamBulk(host_device_, bytes, RemoteShape(inflight_bytes), 1, stream_.get());
+                         }));
+    return static_cast<double>(bytes) / seconds;
+  }
+
+  absl::StatusOr<double> HbmBytesPerSBeside(uint64_t inflight_bytes) override {
+    DAK_RETURN_IF_ERROR(CheckInflight(inflight_bytes));
+    const BulkShape remote = RemoteShape(inflight_bytes);
+    if (remote.ctas >= multiprocessors_) {
+      return InvalidField("inflight_bytes", absl::StrCat(inflight_bytes, " take every SM"), "less");
+    }
+    const BulkShape local = LocalShape(multiprocessors_ - remote.ctas);
+    std::array<double, kRepeats> rates;
+    for (double& rate : rates) {
+      DAK_RETURN_IF_ERROR(FromCuda(ResetClock(clock_.get(), stream_.get()), "resetting the clock"));
+      DAK_RETURN_IF_ERROR(FromCuda(StreamBoth(hbm_.get(), hbm_bytes_, local, 1, host_device_, kProbeHostBytes, remote,
+                                              clock_.get(), stream_.get()),
+                                   "streaming both"));
+      StreamClock clock{};
+      DAK_RETURN_IF_ERROR(FromCuda(
+          cudaMemcpyAsync(&clock, clock_.get(), sizeof(clock), cudaMemcpyDeviceToHost, stream_.get()), "cudaMemcpy"));
+      DAK_RETURN_IF_ERROR(FromCuda(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize"));
+      if (clock.end_ns <= clock.start_ns) return absl::InternalError("the GPU's timer stands still");
+      rate = static_cast<double>(hbm_bytes_) / (static_cast<double>(clock.end_ns - clock.start_ns) * 1e-9);
+    }
+    return Median(rates);
+  }
+
+  absl::StatusOr<double> RoundTripSeconds() override {
+    constexpr uint64_t kTrips = 512;
+    constexpr BulkShape kOne = {.ctas = 1, .stages = 1, .chunk_bytes = kProbeChunkBytes};
+    DAK_ASSIGN_OR_RETURN(const double seconds, Time([&] {
+                           return StreamBulk(host_device_, kTrips * kProbeChunkBytes, kOne, 1, stream_.get());
+                         }));
+    return seconds / kTrips;
+  }
+
+  absl::StatusOr<double> CopyEngineBytesPerS(bool to_hbm) override {
+    void* target = to_hbm ? static_cast<void*>(hbm_.get()) : host_.get();
+    const void* source = to_hbm ? static_cast<const void*>(host_.get()) : hbm_.get();
+    const auto direction = to_hbm ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost;
+    DAK_ASSIGN_OR_RETURN(const double seconds, Time([&] {
+                           return cudaMemcpyAsync(target, source, kProbeHostBytes, direction, stream_.get());
+                         }));
+    return kProbeHostBytes / seconds;
+  }
+
+  absl::StatusOr<double> FlopsPerS() override {
+    DAK_ASSIGN_OR_RETURN(const double seconds, Time([&] {
+                           return MultiplyOnly(multiprocessors_, kMatrixIterations,
+                                               reinterpret_cast<float*>(sink_.get()), stream_.get());
+                         }));
+    return MatrixFlops(multiprocessors_, kMatrixIterations) / seconds;
+  }
+
+  absl::StatusOr<double> GemmSeconds(uint32_t batch, uint64_t n, uint64_t k) override;
+
+ private:
+  explicit CudaProbe(int ordinal) : ordinal_(ordinal), device_(ordinal) {}
+
+  absl::Status Initialise();
+  absl::Status AllocateHbm();
+
+  // 16 KiB chunks, eight a CTA: what HBM needs.
+  static BulkShape LocalShape(uint32_t ctas) { return {.ctas = ctas, .stages = 8, .chunk_bytes = 16'384}; }
+
+  static absl::Status CheckInflight(uint64_t bytes) {
+    if (bytes >= 1 && bytes <= kMostProbeInflightBytes) return absl::OkStatus();
+    return InvalidField("inflight_bytes", absl::StrCat(bytes, " is out of range"),
+                        absl::StrCat("1 to ", kMostProbeInflightBytes));
+  }
+
+  static double Median(std::array<double, kRepeats> values) {
+    std::nth_element(values.begin(), values.begin() + kRepeats / 2, values.end());
+    return values[kRepeats / 2];
+  }
+
+  // Median seconds of what `enqueue` puts on the stream, after one that isn't counted.
+  absl::StatusOr<double> Time(const std::function<cudaError_t()>& enqueue) {
+    DAK_RETURN_IF_ERROR(FromCuda(enqueue(), "launching"));
+    std::array<double, kRepeats> seconds{};
+    for (double& one : seconds) {
+      DAK_RETURN_IF_ERROR(FromCuda(cudaEventRecord(begin_.get(), stream_.get()), "cudaEventRecord"));
+      DAK_RETURN_IF_ERROR(FromCuda(enqueue(), "launching"));
+      DAK_RETURN_IF_ERROR(FromCuda(cudaEventRecord(end_.get(), stream_.get()), "cudaEventRecord"));
+      DAK_RETURN_IF_ERROR(FromCuda(cudaEventSynchronize(end_.get()), "cudaEventSynchronize"));
+      float milliseconds = 0;
+      DAK_RETURN_IF_ERROR(
+          FromCuda(cudaEventElapsedTime(&milliseconds, begin_.get(), end_.get()), "cudaEventElapsedTime"));
+      if (!(milliseconds > 0)) return absl::InternalError("the GPU's timer stands still");
+      one = milliseconds * 1e-3;
+    }
+    return Median(seconds);
+  }
+
+  absl::StatusOr<GraphExec> CaptureGemms(const GemmShape& shape);
+
+  const int ordinal_;
+  ScopedDevice device_;  // current as long as the probe lives
+  uint32_t multiprocessors_ = 0;
+  Stream stream_;
+  Event begin_;
+  Event end_;
+  DeviceArray<uint8_t> hbm_;
+  uint64_t hbm_bytes_ = 0;
+  HostArray host_;
+  void* host_device_ = nullptr;
+  DeviceArray<int> sink_;
+  DeviceArray<StreamClock> clock_;
+  std::unique_ptr<GemmRunner> runner_;
+};
+
+absl::Status CudaProbe::AllocateHbm() {
+  size_t free = 0;
+  size_t total = 0;
+  DAK_RETURN_IF_ERROR(FromCuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo"));
+  for (hbm_bytes_ = kMostProbeHbmBytes; hbm_bytes_ >= kLeastProbeHbmBytes; hbm_bytes_ /= 2) {
+    if (hbm_bytes_ > kLeastProbeHbmBytes && free < hbm_bytes_ + kHbmFreeMargin) continue;
+    absl::StatusOr<DeviceArray<uint8_t>> memory = Allocate<uint8_t>(hbm_bytes_);
+    if (!memory.ok()) continue;  // others may have taken it meanwhile
+    hbm_ = *std::move(memory);
+    return FromCuda(FillRandom(hbm_.get(), hbm_bytes_ / 2, false, 1, stream_.get()), "filling HBM");
+  }
+  return WithDetail(absl::ResourceExhaustedError(absl::StrCat("the probe needs ", kLeastProbeHbmBytes >> 20,
+                                                              " MiB of HBM, and ", free >> 20, " are free")),
+                    {.field = {}, .reason = "POOL_EXHAUSTED", .shortfall_bytes = kLeastProbeHbmBytes});
+}
+
+absl::Status CudaProbe::Initialise() {
+  DAK_ASSIGN_OR_RETURN(runner_, CreateCudaGemmRunner(ordinal_));
+  int multiprocessors = 0;
+  DAK_RETURN_IF_ERROR(FromCuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, ordinal_),
+                               "cudaDeviceGetAttribute"));
+  multiprocessors_ = static_cast<uint32_t>(multiprocessors);
+  cudaStream_t stream = nullptr;
+  DAK_RETURN_IF_ERROR(FromCuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
+  stream_.reset(stream);
+  DAK_ASSIGN_OR_RETURN(begin_, MakeEvent());
+  DAK_ASSIGN_OR_RETURN(end_, MakeEvent());
+  DAK_ASSIGN_OR_RETURN(sink_, Allocate<int>(1));
+  DAK_ASSIGN_OR_RETURN(clock_, Allocate<StreamClock>(1));
+  DAK_RETURN_IF_ERROR(AllocateHbm());
+  void* host = nullptr;
+  DAK_RETURN_IF_ERROR(FromCuda(cudaHostAlloc(&host, kProbeHostBytes, cudaHostAllocMapped), "cudaHostAlloc"));
+  host_.reset(static_cast<uint8_t*>(host));
+  std::memset(host, 0x3c, kProbeHostBytes);
+  DAK_RETURN_IF_ERROR(FromCuda(cudaHostGetDevicePointer(&host_device_, host, 0), "cudaHostGetDevicePointer"));
+  return FromCuda(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
+}
+
+// Many launches in a row, each of a W of its own until the arena is used up, so that L2 holds none of them.
+absl::StatusOr<GraphExec> CudaProbe::CaptureGemms(const GemmShape& shape) {
+  const uint64_t w_bytes = shape.n * shape.k * 2;
+  const uint64_t x_bytes = shape.batch * shape.k * 2;
+  const uint64_t y_bytes = shape.batch * shape.n * 2;
+  const uint64_t places = (hbm_bytes_ - std::min(hbm_bytes_, x_bytes + y_bytes)) / w_bytes;
+  if (places == 0) {
+    return InvalidField("n", absl::StrCat(w_bytes, " bytes of W"), absl::StrCat("less than ", hbm_bytes_));
+  }
+  const auto hbm = reinterpret_cast<uint64_t>(hbm_.get());
+  GemmOperands operands;
+  operands.x = hbm + hbm_bytes_ - x_bytes;
+  operands.y = operands.x - y_bytes;
+  DAK_RETURN_IF_ERROR(
+      FromCuda(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture"));
+  absl::Status status;
+  for (int i = 0; i < kGemmsPerTiming && status.ok(); ++i) {
+    operands.w_local = hbm + i % places * w_bytes;
+    CUtensorMap encoded;
+    TensorMap map;
+    status = FromCuda(EncodeMatrix(&encoded, reinterpret_cast<const void*>(operands.w_local), false, shape.n, shape.k,
+                                   kBoxRows),
+                      "cuTensorMapEncodeTiled");
+    if (!status.ok()) break;
+    std::memcpy(map.bytes.data(), &encoded, sizeof(map.bytes));
+    operands.w_local_map = &map;
+    status = runner_->Launch(shape, operands, {}, stream_.get());
+  }
+  cudaGraph_t captured = nullptr;
+  const absl::Status ended = FromCuda(cudaStreamEndCapture(stream_.get(), &captured), "cudaStreamEndCapture");
+  const Graph graph(captured);
+  DAK_RETURN_IF_ERROR(status);
+  DAK_RETURN_IF_ERROR(ended);
+  cudaGraphExec_t exec = nullptr;
+  DAK_RETURN_IF_ERROR(FromCuda(cudaGraphInstantiate(&exec, graph.get(), 0), "cudaGraphInstantiate"));
+  return GraphExec(exec);
+}
+
+absl::StatusOr<double> CudaProbe::GemmSeconds(uint32_t batch, uint64_t n, uint64_t k) {
+  const GemmShape shape = {.batch = batch, .n = n, .k = k, .local_rows = n, .element = ElementType::kBf16};
+  DAK_RETURN_IF_ERROR(CheckGemm(shape));
+  DAK_ASSIGN_OR_RETURN(const GraphExec exec, CaptureGemms(shape));
+  DAK_ASSIGN_OR_RETURN(const double seconds, Time([&] { return cudaGraphLaunch(exec.get(), stream_.get()); }));
+  // The product of one run is no operand of the next, but x and y lie in the arena: later ones must find numbers there.
+  DAK_RETURN_IF_ERROR(FromCuda(FillRandom(hbm_.get(), hbm_bytes_ / 2, false, 1, stream_.get()), "filling HBM"));
+  return seconds / kGemmsPerTiming;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Probe>> CreateCudaProbe(int device_ordinal) { return CudaProbe::Create(device_ordinal); }
+
+}  // namespace dak::kernels
