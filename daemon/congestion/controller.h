@@ -91,10 +91,10 @@ class Controller {
     uint64_t most_window_bytes = 0;
     uint64_t most_before_bytes = 0;
   };
-  // What the cut before the last tick cost.
+  // What the cuts of the last ticks cost together.
   struct Cut {
     bool made = false;
-    double target_bytes = 0;  // before it
+    double target_bytes = 0;  // before the first
     double round_trip_ns = 0;
     double bytes_per_s = 0;
   };
@@ -117,6 +117,7 @@ class Controller {
   // The target (adaptation.cc).
   double Product() const { return profile_.bandwidth_bytes_per_s * round_trip_ns_ * 1e-9; }
   double CapBytes() const;
+  double ExpectedNs() const;
   double GoalBytes() const;
   double LeastBytes() const;
   double SafeBytes() const;

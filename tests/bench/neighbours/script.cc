@@ -52,7 +52,8 @@ void Script::Enter(const std::string& state, int64_t begin_ns) {
 }
 
 void Script::Leave() {
-  if (!states_.empty()) states_.back().end_ns = NowNs();
+  if (!states_.empty() && !resting_) states_.back().end_ns = NowNs();
+  resting_ = false;
 }
 
 void Script::Start(size_t i, const std::string& state) {
@@ -75,16 +76,22 @@ void Script::Switch(size_t stop, size_t start, const std::string& state) {
   Enter(state, stage_.Start(*players_[start]));
 }
 
-void Script::Hold(double seconds) { stage_.Hold(seconds); }
-
-void Script::Finish() {
+void Script::Rest() {
   Leave();
   for (size_t i = 0; i < players_.size(); ++i) {
     if (working_[i]) stage_.Stop(*players_[i]);
+    working_[i] = false;
   }
+  resting_ = true;
+}
+
+void Script::Hold(double seconds) { stage_.Hold(seconds); }
+
+void Script::Finish() {
+  Rest();
   for (auto& player : players_) stage_.Collect(*player);
   observations_ = stage_.observations();
-  for (auto& player : players_) stage_.Dismiss(*player);
+  stage_.Dismiss(players_);
 }
 
 Observed Script::Average(const State& state, int64_t settle_ns) const {

@@ -123,6 +123,7 @@ void Stage::StopDaemon() {
 
 std::vector<std::unique_ptr<Player>> Stage::Cast(const std::vector<Part>& parts) {
   std::vector<std::unique_ptr<Player>> players;
+  const auto begin = std::chrono::steady_clock::now();
   const std::string program = std::filesystem::read_symlink("/proc/self/exe");
   for (const Part& part : parts) {
     auto player = std::make_unique<Player>();
@@ -141,6 +142,14 @@ std::vector<std::unique_ptr<Player>> Stage::Cast(const std::vector<Part>& parts)
     players.push_back(std::move(player));
   }
   for (auto& player : players) player->multiprocessors = std::stoi(Await(*player, "ready"));
+  std::printf("\n%zu processes ready after %.1f s;", players.size(),
+              std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  for (const auto& player : players) {
+    std::printf(" %s", player->part.name.c_str());
+    if (player->multiprocessors > 0) std::printf(" (%d SMs)", player->multiprocessors);
+  }
+  std::printf("\n");
+  std::fflush(stdout);
   return players;
 }
 
@@ -169,11 +178,13 @@ void Stage::Collect(Player& player) {
   for (Sample sample; words >> sample.time_ns >> sample.bytes >> sample.window_bytes;) player.series.Add(sample);
 }
 
-void Stage::Dismiss(Player& player) {
-  player.process->WriteLine("quit");
-  const auto line = player.process->ReadLineWithin(kPatience);
-  const int code = player.process->Wait();
-  if (code != 0) Die(player.part.name + " ended with code " + std::to_string(code) + ": " + line.value_or(""));
+void Stage::Dismiss(const std::vector<std::unique_ptr<Player>>& players) {
+  for (const auto& player : players) player->process->WriteLine("quit");
+  for (const auto& player : players) {
+    const auto line = player->process->ReadLineWithin(kPatience);
+    const int code = player->process->Wait();
+    if (code != 0) Die(player->part.name + " ended with code " + std::to_string(code) + ": " + line.value_or(""));
+  }
 }
 
 // What the kernel says of the thread's time on a processor.

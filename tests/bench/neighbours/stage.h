@@ -75,8 +75,8 @@ class Stage {
   int64_t Stop(Player& player);
   // Takes what it read so far.
   void Collect(Player& player);
-  // Ends it, which checks its numbers once more.
-  void Dismiss(Player& player);
+  // Ends them, which checks their numbers once more.
+  void Dismiss(const std::vector<std::unique_ptr<Player>>& players);
 
   // Lets time pass, watching.
   void Hold(double seconds);
