@@ -19,6 +19,14 @@ constexpr uint32_t kBackgroundLink = 0;  // the one between the GPU and its host
 
 uint64_t Growth(uint64_t now, uint64_t before) { return now > before ? now - before : 0; }
 
+// What an operator reads in the event.
+std::string Describe(uint32_t link, const congestion::SessionState& state, const LinkReportValues& report) {
+  const std::string where = absl::StrCat("link ", link, ": ");
+  if (state.implausible) return absl::StrCat(where, "what it reports can't be true");
+  return absl::StrCat(where, std::max(report.inflight_bytes, state.inflight_bytes), " bytes in flight, window ",
+                      state.window_bytes);
+}
+
 }  // namespace
 
 CongestionLoop::CongestionLoop(const congestion::LinkProfile& profile, const congestion::Parameters& parameters,
@@ -129,9 +137,7 @@ void CongestionLoop::TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_n
     if (state.violating) metrics_->CountWindowViolation(state.session_id, entry.name);
     // An event for each time that it starts, not for each interval that it lasts.
     if (state.violating && !own.violating) {
-      violations->push_back({state.session_id, entry.name,
-                             absl::StrCat("link ", link, ": ", own.last.inflight_bytes, " bytes in flight, window ",
-                                          state.window_bytes)});
+      violations->push_back({state.session_id, entry.name, Describe(link, state, own.last)});
     }
     own.violating = state.violating;
   }
@@ -188,6 +194,7 @@ std::vector<LinkSnapshot> CongestionLoop::Snapshot() const {
     links[link].profile = profile_;
     links[link].target_bytes = controllers_[link].target_bytes();
     links[link].background_bytes_per_s = static_cast<uint64_t>(BackgroundRate(static_cast<uint32_t>(link)));
+    links[link].unexplained_bytes = controllers_[link].unexplained_bytes();
     for (congestion::SessionState& state : controllers_[link].Sessions()) {
       const Entry& entry = sessions_.at(state.session_id);
       const LinkReportValues& total = entry.links[link].total;

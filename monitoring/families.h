@@ -83,6 +83,9 @@ inline constexpr FamilySpec kLinkBandwidth = {"dak_link_bandwidth_bytes_per_seco
 inline constexpr FamilySpec kLinkMigrationRate = {
     "dak_link_migration_bytes_per_second", prometheus::MetricType::Gauge,
     "Rate that the congestion controller leaves to migrations now; 0 while there are none."};
+inline constexpr FamilySpec kLinkUnexplained = {
+    "dak_link_unexplained_bytes", prometheus::MetricType::Gauge,
+    "Bytes in flight that round trips show and no session reports: hidden reads, or traffic that isn't dak's."};
 
 // What happens, counted as it happens.
 inline constexpr FamilySpec kRpcDuration = {"dak_rpc_duration_seconds", prometheus::MetricType::Histogram,

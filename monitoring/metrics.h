@@ -59,6 +59,7 @@ struct LinkSample {
   uint64_t target_bytes = 0;
   uint64_t bandwidth_bytes_per_s = 0;
   uint64_t migration_bytes_per_s = 0;
+  uint64_t unexplained_bytes = 0;
 };
 
 struct Snapshot {

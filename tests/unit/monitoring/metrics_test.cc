@@ -68,6 +68,7 @@ TEST(MetricsTest, ShowsLinksAndCountsWhatHappened) {
   const auto samples = Parse(PopulatedMetrics()->Render()).samples;
   EXPECT_EQ(samples.at(R"(dak_link_window_target_bytes{link="0"})"), 184'000);
   EXPECT_EQ(samples.at(R"(dak_link_bandwidth_bytes_per_second{link="0"})"), 51.1e9);
+  EXPECT_EQ(samples.at(R"(dak_link_unexplained_bytes{link="0"})"), 600'000);
   EXPECT_EQ(samples.at(R"(dak_link_round_trip_seconds_count{link="0"})"), 1);
   EXPECT_EQ(samples.at(R"(dak_link_round_trip_seconds_bucket{link="0",le="2e-06"})"), 0);
   EXPECT_EQ(samples.at(R"(dak_link_round_trip_seconds_bucket{link="0",le="3e-06"})"), 1);

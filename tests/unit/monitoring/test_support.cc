@@ -51,7 +51,8 @@ Snapshot SampleSnapshot() {
   idle.name = "idle";
   idle.limit_bytes = {kNoLimit, kNoLimit, kNoLimit};
   snapshot.sessions = {planned, idle};
-  snapshot.links.push_back({.link = 0, .target_bytes = 184'000, .bandwidth_bytes_per_s = 51'100'000'000});
+  snapshot.links.push_back(
+      {.link = 0, .target_bytes = 184'000, .bandwidth_bytes_per_s = 51'100'000'000, .unexplained_bytes = 600'000});
   return snapshot;
 }
 
