@@ -18,7 +18,7 @@
 namespace dak::kernels {
 namespace {
 
-constexpr int kRepeats = 5;                            // of what is timed; the median counts
+constexpr int kRepeats = 5;                             // of what is timed; the median counts
 constexpr uint64_t kHbmFreeMargin = uint64_t{1} << 30;  // left to others where HBM is nearly full
 constexpr uint64_t kBytesPerTiming = uint64_t{2} << 30;
 // Few CTAs fill the link, and many slow each other down: as many as the GEMM's remote ones.
@@ -105,10 +105,9 @@ class CudaProbe final : public Probe {
                            return StreamPlain(hbm_.get(), hbm_bytes_, 2 * multiprocessors_, passes, sink_.get(),
                                               stream_.get());
                          }));
-    DAK_ASSIGN_OR_RETURN(const double bulk_s, Time([&] {
-                           return StreamBulk(hbm_.get(), hbm_bytes_, LocalShape(multiprocessors_), passes,
-                                             stream_.get());
-                         }));
+    DAK_ASSIGN_OR_RETURN(
+        const double bulk_s,
+        Time([&] { return StreamBulk(hbm_.get(), hbm_bytes_, LocalShape(multiprocessors_), passes, stream_.get()); }));
     return bytes / std::min(plain_s, bulk_s);
   }
 
@@ -287,9 +286,9 @@ absl::StatusOr<GraphExec> CudaProbe::CaptureGemms(const GemmShape& shape) {
     operands.w_local = hbm + i % places * w_bytes;
     CUtensorMap encoded;
     TensorMap map;
-    status = FromCuda(EncodeMatrix(&encoded, reinterpret_cast<const void*>(operands.w_local), false, shape.n, shape.k,
-                                   kBoxRows),
-                      "cuTensorMapEncodeTiled");
+    status = FromCuda(
+        EncodeMatrix(&encoded, reinterpret_cast<const void*>(operands.w_local), false, shape.n, shape.k, kBoxRows),
+        "cuTensorMapEncodeTiled");
     if (!status.ok()) break;
     std::memcpy(map.bytes.data(), &encoded, sizeof(map.bytes));
     operands.w_local_map = &map;

@@ -1,10 +1,9 @@
-#include "kernels/stream.h"
-
 #include <cuda/ptx>
 
 #include "kernels/ptx/memory.h"
 #include "kernels/ptx/tma.h"
 #include "kernels/ptx/wgmma.h"
+#include "kernels/stream.h"
 
 namespace dak::kernels {
 namespace {
@@ -145,7 +144,7 @@ __global__ void ReadBoth(const BothParams p) {
       for (uint32_t i = 0; i < p.remote.stages; ++i) {
         reader.Read(p.remote_data + at);
         at = at + step + p.remote.chunk_bytes <= p.remote_bytes ? at + step
-                                                                 : uint64_t{blockIdx.x} * p.remote.chunk_bytes;
+                                                                : uint64_t{blockIdx.x} * p.remote.chunk_bytes;
       }
     }
     reader.Drain();
@@ -227,8 +226,7 @@ cudaError_t StreamPlain(const void* data, uint64_t bytes, uint32_t ctas, uint32_
   return cudaGetLastError();
 }
 
-cudaError_t StreamBulk(const void* data, uint64_t bytes, const BulkShape& shape, uint32_t passes,
-                       cudaStream_t stream) {
+cudaError_t StreamBulk(const void* data, uint64_t bytes, const BulkShape& shape, uint32_t passes, cudaStream_t stream) {
   cudaError_t error = CheckShape(shape);
   const uint32_t shared_bytes = shape.stages * shape.chunk_bytes;
   if (error == cudaSuccess) {
@@ -257,14 +255,8 @@ cudaError_t StreamBoth(const void* local_data, uint64_t local_bytes, const BulkS
     error = cudaFuncSetAttribute(ReadBoth, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
   }
   if (error != cudaSuccess) return error;
-  const BothParams params = {static_cast<const uint8_t*>(local_data),
-                             local_bytes,
-                             local,
-                             passes,
-                             static_cast<const uint8_t*>(remote_data),
-                             remote_bytes,
-                             remote,
-                             clock};
+  const BothParams params = {static_cast<const uint8_t*>(local_data),  local_bytes,  local,  passes,
+                             static_cast<const uint8_t*>(remote_data), remote_bytes, remote, clock};
   ReadBoth<<<local.ctas + remote.ctas, 32, shared_bytes, stream>>>(params);
   return cudaGetLastError();
 }

@@ -50,6 +50,8 @@ class Metrics::Impl {
         bytes_reclaimed(*registry, kReclaimedBytes, {"reason", "tier"}, kMaxSeries),
         refused(*registry, kAllocationsRefused, {"reason"}, kMaxSeries),
         events(*registry, kEvents, {"type"}, kMaxSeries),
+        replans(*registry, kReplans, {"outcome"}, kMaxSeries),
+        plan_moved_bytes(*registry, kPlanMovedBytes, {}, 1),
         violations(*registry, kWindowViolations, {}, 1) {
     // A counter that exists from the start shows its first increment as a rise; one that appears with it doesn't.
     for (const char* reason : {"connection", "lease"}) {
@@ -57,6 +59,8 @@ class Metrics::Impl {
       for (Tier tier : kAllTiers) bytes_reclaimed.Get({reason, TierName(tier)});
     }
     for (const char* reason : {"QUOTA_EXCEEDED", "POOL_EXHAUSTED", "DRIVER_ERROR"}) refused.Get({reason});
+    for (const char* outcome : {"changed", "unchanged", "failed"}) replans.Get({outcome});
+    plan_moved_bytes.Get({});
     violations.Get({});
   }
 
@@ -68,6 +72,8 @@ class Metrics::Impl {
   CountedFamily<Counter> bytes_reclaimed;
   CountedFamily<Counter> refused;
   CountedFamily<Counter> events;
+  CountedFamily<Counter> replans;
+  CountedFamily<Counter> plan_moved_bytes;
   CountedFamily<Counter> violations;
 
   mutable absl::Mutex server_mutex;
@@ -108,6 +114,11 @@ void Metrics::CountReclaimedSession(const std::string& reason, const std::array<
 void Metrics::CountRefusedAllocation(const std::string& reason) { impl_->refused.Get({reason}).Increment(); }
 
 void Metrics::CountEvent(const std::string& type) { impl_->events.Get({type}).Increment(); }
+
+void Metrics::CountReplan(const std::string& outcome, uint64_t moved_bytes) {
+  impl_->replans.Get({outcome}).Increment();
+  impl_->plan_moved_bytes.Get({}).Increment(static_cast<double>(moved_bytes));
+}
 
 void Metrics::ObserveRoundTrip(uint32_t link, double seconds) {
   impl_->round_trip.Get({absl::StrCat(link)}).Observe(seconds);

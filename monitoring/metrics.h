@@ -68,6 +68,9 @@ struct Snapshot {
   std::vector<SessionSample> sessions;
   std::vector<LinkSample> links;
   uint64_t publication_count = 0;
+  std::string profile_source;            // "measured", "configured", "default"
+  uint64_t profile_failures = 0;         // steps of finding the profile that didn't work
+  uint64_t profile_measured_unix_s = 0;  // 0: no series
 };
 
 class Metrics {
@@ -89,6 +92,8 @@ class Metrics {
   // An allocation that was refused: reason "QUOTA_EXCEEDED", "POOL_EXHAUSTED", "DRIVER_ERROR", ...
   void CountRefusedAllocation(const std::string& reason);
   void CountEvent(const std::string& type);
+  // All sessions were planned anew: "changed" (someone's plan), "unchanged" or "failed"; and the bytes that plans move.
+  void CountReplan(const std::string& outcome, uint64_t moved_bytes);
   // Mean round trip of one session's remote reads over a controller interval.
   void ObserveRoundTrip(uint32_t link, double seconds);
   // One controller interval in which the session read past its window.

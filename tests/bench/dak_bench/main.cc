@@ -13,12 +13,13 @@ namespace dak::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: dak-bench gemm|link|mix|pass [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
+    "usage: dak-bench gemm|link|mix|pass|predict [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
     "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--no-peers]\n"
     "gemm: one operation at a time; --tune also times the tiles that weren't chosen\n"
     "link: the kernel's remote reads by window\n"
     "mix:  local and remote rows at once, by window, and with none\n"
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
+    "predict: the planner's model on a profile measured first, against passes; and greedy against uniform ratios\n"
     "Numbers are checked against float64 before anything is timed. Peers need libcublas in the loader's path.\n";
 
 template <class T>
@@ -40,6 +41,11 @@ Options Parse(int argc, char** argv) {
   if (options.command == "pass") {
     options.batches = {1, 64};
     options.ratios = {0, 0.02, 0.1, 0.3, 0.5};
+  }
+  if (options.command == "predict") {
+    options.batches = {1, 16, 64, 128, 256};
+    options.ratios = {0, 0.02, 0.1, 0.3, 0.5};
+    options.peers = false;
   }
   for (int i = 2; i < argc; ++i) {
     const std::string flag = argv[i];
@@ -77,10 +83,11 @@ int main(int argc, char** argv) {
   using namespace dak::bench;
   const Options options = Parse(argc, argv);
   const bool pass = options.command == "pass";
+  const bool predict = options.command == "predict";
   const double most = options.ratios.empty() ? 0 : *std::max_element(options.ratios.begin(), options.ratios.end());
   constexpr uint64_t kGiB = uint64_t{1} << 30;
   // A pass: its weights and two layers of buffers; offloaded units are whole, so the host holds a little more.
-  const uint64_t hbm_bytes = pass ? 14 * kGiB : 3 * kGiB;
+  const uint64_t hbm_bytes = pass || predict ? 14 * kGiB : 3 * kGiB;
   const uint64_t host_bytes = pass ? static_cast<uint64_t>((most + 0.1) * 14.0 * kGiB) : 2 * kGiB;
   Context context(hbm_bytes, host_bytes, options.f16, options.peers);
   std::string json;
@@ -92,6 +99,8 @@ int main(int argc, char** argv) {
     json = RunMix(context, options);
   } else if (pass) {
     json = RunPass(context, options);
+  } else if (predict) {
+    json = RunPredict(context, options);
   } else {
     Fail(options.command.c_str(), "no such sub-command");
   }

@@ -110,6 +110,7 @@ std::string RunGemm(Context& context, const Options& options);
 std::string RunLink(Context& context, const Options& options);
 std::string RunMix(Context& context, const Options& options);
 std::string RunPass(Context& context, const Options& options);
+std::string RunPredict(Context& context, const Options& options);
 
 }  // namespace dak::bench
 
