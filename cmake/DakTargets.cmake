@@ -9,6 +9,24 @@ function(dak_library name)
   target_link_libraries(${name} PUBLIC ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
 endfunction()
 
+# dak_test_support(name SOURCES a.cc ... [DEPS lib ...] [PRIVATE_DEPS lib ...]): a static library that only tests
+# link. It is compiled as they are, so that it shares their precompiled header.
+function(dak_test_support name)
+  dak_library(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE GTest::gmock)  # which has a say in how headers are precompiled
+  dak_compile_as_test(${name})
+endfunction()
+
+function(dak_compile_as_test name)
+  set_target_properties(${name} PROPERTIES DAK_IS_TEST ON)
+  target_compile_options(${name} PRIVATE ${DAK_TEST_OPTIONS})
+  get_target_property(type ${name} TYPE)
+  if(NOT type STREQUAL "EXECUTABLE")
+    set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${name} PRIVATE -fPIE)
+  endif()
+endfunction()
+
 # dak_executable(name SOURCES a.cc ... [DEPS lib ...])
 function(dak_executable name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
@@ -26,8 +44,7 @@ endfunction()
 function(dak_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   dak_executable(${name} SOURCES ${ARG_SOURCES} DEPS ${ARG_DEPS} GTest::gmock GTest::gtest_main)
-  set_target_properties(${name} PROPERTIES DAK_IS_TEST ON)
-  target_compile_options(${name} PRIVATE ${DAK_TEST_OPTIONS})
+  dak_compile_as_test(${name})
   if("gpu" IN_LIST ARG_LABELS)
     dak_install_beside_tests(${name})
     return()
@@ -40,7 +57,8 @@ function(dak_test name)
     set(ARG_TIMEOUT 120)
   endif()
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+  # Those that may take long begin first, so that the last to end isn't one that runs alone.
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} COST ${ARG_TIMEOUT})
   dak_sanitize_test(${name})
 endfunction()
 
@@ -61,9 +79,13 @@ TSAN_OPTIONS=suppressions=${folder}/tsan.supp:second_deadlock_stack=1:history_si
 endfunction()
 
 # dak_bench(name SOURCES a.cc ... [DEPS lib ...]): built with the tests, run by hand, installed beside the GPU tests.
+# Not part of a sanitizer build, where nothing runs it.
 function(dak_bench name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
   dak_executable(${name} SOURCES ${ARG_SOURCES} DEPS ${ARG_DEPS})
+  if(DAK_SANITIZER)
+    set_target_properties(${name} PROPERTIES EXCLUDE_FROM_ALL ON)
+  endif()
   dak_install_beside_tests(${name})
 endfunction()
 

@@ -27,6 +27,7 @@ struct DecodeParams {
   CUtensorMap w_local_map;
   CUtensorMap w_remote_map;
   void* y;
+  DecodeEpilogue epilogue;
   uint64_t n;
   uint64_t local_rows;
   uint32_t batch;

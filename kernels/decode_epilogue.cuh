@@ -1,16 +1,15 @@
 // The end of a tile in the decode kernel: a consumer warpgroup's sums become y, or a share of it.
 //
 // A warpgroup holds one box of rows, kN columns (the batch). The CTA that does a tile's last chunk finishes the tile:
-// it adds the shares of the CTAs before it, always in the same order, so that equal inputs give equal bits. Shares need
-// no flags: their places in the workspace hold kAbsent until they come and again after they were taken, and no sum ever
-// has those bits. A finisher waits only for CTAs with lower numbers, which have started before it.
+// it adds the shares of the CTAs before it, always in the same order, so that equal inputs give equal bits, and does
+// the epilogue on the whole sums. Shares need no flags: their places in the workspace hold kAbsent until they come and
+// again after they were taken, and no sum ever has those bits. A finisher waits only for CTAs with lower numbers, which
+// have started before it.
 #ifndef DAK_KERNELS_DECODE_EPILOGUE_CUH_
 #define DAK_KERNELS_DECODE_EPILOGUE_CUH_
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include "kernels/decode_common.cuh"
+#include "kernels/tile_writer.cuh"
 
 namespace dak::kernels {
 
@@ -24,77 +23,6 @@ struct Box {
   uint32_t row;         // its first row in the part
   uint32_t valid_rows;  // may be 0
 };
-
-template <bool kF16>
-__device__ inline uint16_t RoundToElement(float value) {
-  if constexpr (kF16) return __half_as_ushort(__float2half_rn(value));
-  return __bfloat16_as_ushort(__float2bfloat16_rn(value));
-}
-
-// Writes a thread's sums to y [batch, n], four at a time: rows r and r + 8 of columns b and b + 1. A column of the sums
-// is a run of y's row. Two lanes swap a value each, so that each can write two neighbouring elements at once where that
-// is aligned.
-template <class Traits>
-class TileWriter {
- public:
-  __device__ TileWriter(const DecodeParams& p, const WorkRange& work, const Box& box, uint32_t thread)
-      : n_(p.n),
-        batch_(p.batch),
-        valid_rows_(box.valid_rows),
-        row_(thread / kWarpThreads * 16 + thread % kWarpThreads / 4),
-        first_batch_(thread % 4 * 2),
-        y_(static_cast<uint16_t*>(p.y) + work.part_offset + box.row),
-        paired_(p.n % 2 == 0 && (work.part_offset + box.row) % 2 == 0) {}
-
-  __device__ void Write(int j, const float (&sums)[4]) const {
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-      const uint32_t row = row_ + 4 * i;
-      const uint32_t batch = first_batch_ + 8 * j;
-      if (paired_) {
-        WritePair(row, batch, sums[i], sums[i + 1]);
-      } else if (row < valid_rows_) {
-        if (batch < batch_) y_[batch * n_ + row] = RoundToElement<Traits::kF16>(sums[i]);
-        if (batch + 1 < batch_) y_[(batch + 1) * n_ + row] = RoundToElement<Traits::kF16>(sums[i + 1]);
-      }
-    }
-  }
-
- private:
-  __device__ void WritePair(uint32_t row, uint32_t batch, float first, float second) const {
-    const uint32_t odd = row % 2;
-    const float other = __shfl_xor_sync(~0u, odd ? first : second, 4);
-    const uint32_t low = RoundToElement<Traits::kF16>(odd ? other : first);
-    const uint32_t high = RoundToElement<Traits::kF16>(odd ? second : other);
-    row -= odd;
-    batch += odd;
-    if (batch >= batch_) return;
-    uint16_t* target = y_ + batch * n_ + row;
-    if (row + 1 < valid_rows_) {
-      *reinterpret_cast<uint32_t*>(target) = low | high << 16;
-    } else if (row < valid_rows_) {
-      *target = static_cast<uint16_t>(low);
-    }
-  }
-
-  uint64_t n_;
-  uint32_t batch_;
-  uint32_t valid_rows_;
-  uint32_t row_;
-  uint32_t first_batch_;
-  uint16_t* y_;
-  bool paired_;
-};
-
-template <class Traits>
-__device__ inline void StoreTile(const DecodeParams& p, const WorkRange& work, const Box& box,
-                                 const float (&sums)[Traits::kN / 2], uint32_t thread) {
-  const TileWriter<Traits> writer(p, work, box, thread);
-#pragma unroll
-  for (int j = 0; j < Traits::kN / 8; ++j) {
-    writer.Write(j, {sums[4 * j], sums[4 * j + 1], sums[4 * j + 2], sums[4 * j + 3]});
-  }
-}
 
 // Where a CTA leaves a warpgroup's share: it has at most one, of the tile that its range ends in.
 __device__ inline uint4* ShareOf(const DecodeParams& p, const WorkRange& work, uint32_t worker, uint32_t group) {
@@ -142,16 +70,17 @@ __device__ inline void TakeQuads(uint4* quads, float (&total)[kCount][4]) {
   }
 }
 
-// Adds the shares that CTAs before this one have of the tile, and writes y. A few columns at a time, since the sums
-// take most registers.
+// Adds the shares that CTAs from number `first` to this one have of the tile, and writes y. A few columns at a time,
+// since the sums take most registers.
 template <class Traits>
 __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, const Box& box,
-                                  const float (&sums)[Traits::kN / 2], uint32_t thread, uint32_t group) {
+                                  const float (&sums)[Traits::kN / 2], uint32_t first, uint32_t thread,
+                                  uint32_t group) {
   constexpr int kQuads = Traits::kN / 8;
   constexpr int kMost = Traits::kN < 256 || Traits::kBoxes == 1 ? 16 : 4;
   constexpr int kAtOnce = kQuads < kMost ? kQuads : kMost;
-  const uint32_t first = work.OwnerOf(uint64_t{box.tile} * work.k_chunks);
-  const TileWriter<Traits> writer(p, work, box, thread);
+  const TileWriter<Traits::kF16> writer({p.y, p.epilogue, p.n, p.batch, work.part_offset + box.row, box.valid_rows},
+                                        thread);
 #pragma unroll
   for (int j = 0; j < kQuads; j += kAtOnce) {
     float total[kAtOnce][4];

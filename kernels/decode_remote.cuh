@@ -9,6 +9,7 @@
 // launches. LinkCounters::link_state keeps the windows apart. It holds the number of a launch's remote CTAs and a bit
 // for each that is done. While it shows a launch that isn't complete, the next one's CTAs don't read. When all of them
 // have seen it complete, the one with the highest number makes it theirs, and only then lets another launch start.
+// Attention reads its remote pages by the same rules: what is a template here takes its parameters too.
 #ifndef DAK_KERNELS_DECODE_REMOTE_CUH_
 #define DAK_KERNELS_DECODE_REMOTE_CUH_
 
@@ -19,6 +20,9 @@ namespace dak::kernels {
 inline constexpr uint32_t kMeterPauseClocks = 1500;  // a bit less than a microsecond
 inline constexpr uint32_t kPausesPerWindowRead = 8;  // a read of host memory takes two or three pauses
 inline constexpr uint32_t kPausesPerPublish = 32;
+// A round trip that took longer waited for its process' turn of the GPU, and tells nothing of the link: without MPS a
+// turn is a millisecond or more, and 16 MB in flight take 0.34 ms.
+inline constexpr uint32_t kMostRoundTripClocks = 1'000'000;
 inline constexpr uint64_t kLeastCalibrationNs = 20'000;  // globaltimer may tick as coarsely as 1 us
 static_assert(kMaxRemoteCtas <= 32, "link_state has 32 bits for them");
 
@@ -35,7 +39,8 @@ __device__ inline bool IsComplete(uint64_t state) {
 __device__ inline uint32_t FinishedMask(uint64_t state) { return IsComplete(state) ? 0 : static_cast<uint32_t>(state); }
 
 // Waits until the launch before has nothing in flight, and makes the state this launch's.
-__device__ inline void OpenLink(const DecodeParams& p, const WorkRange& work, DecodeShared& shared) {
+template <class Params, class Work, class Shared>
+__device__ inline void OpenLink(const Params& p, const Work& work, Shared& shared) {
   LinkCounters& link = *p.workspace.link;
   while (!IsComplete(ptx::LoadAcquireGpu(&link.link_state))) {
   }
@@ -55,10 +60,10 @@ __device__ inline void OpenLink(const DecodeParams& p, const WorkRange& work, De
 
 // The reads in flight of one CTA's producer thread. Touches shared memory alone: a producer that waits for global
 // memory once a read is slower than the link.
-template <class Traits>
+template <class Traits, class Shared = DecodeShared>
 class RemoteGate {
  public:
-  explicit __device__ RemoteGate(DecodeShared& shared) : shared_(shared) {}
+  explicit __device__ RemoteGate(Shared& shared) : shared_(shared) {}
 
   // Returns when a read of `bytes` is within the share. What has come back is looked at only when there seems to be no
   // room.
@@ -94,8 +99,9 @@ class RemoteGate {
 
   __device__ void Retire(bool sampled) {
     const uint2 issue = shared_.issues[oldest_.stage];
-    if (sampled) {
-      clocks_ += static_cast<uint32_t>(clock()) - issue.x;  // right over one turn of the low word
+    const uint32_t clocks = static_cast<uint32_t>(clock()) - issue.x;  // right over one turn of the low word
+    if (sampled && clocks <= kMostRoundTripClocks) {
+      clocks_ += clocks;
       shared_.round_trip_clocks = clocks_;
       shared_.round_trips = ++samples_;
     }
@@ -106,7 +112,7 @@ class RemoteGate {
     --inflight_;
   }
 
-  DecodeShared& shared_;
+  Shared& shared_;
   RingPlace oldest_;
   uint32_t inflight_ = 0;
   uint32_t inflight_bytes_ = 0;
@@ -119,7 +125,8 @@ class RemoteGate {
 
 // ---- The meter ------------------------------------------------------------------------------------------------------
 
-__device__ inline void Publish(const DecodeParams& p) {
+template <class Params>
+__device__ inline void Publish(const Params& p) {
   LinkCounters& link = *p.workspace.link;
   ptx::StoreRelaxedSys(&p.report->bytes, ptx::LoadRelaxedGpu(&link.bytes));
   ptx::StoreRelaxedSys(&p.report->round_trip_ns, ptx::LoadRelaxedGpu(&link.round_trip_ns));
@@ -130,7 +137,8 @@ __device__ inline void Publish(const DecodeParams& p) {
 }
 
 // A CTA's share, in bytes of whole boxes.
-__device__ inline uint32_t ShareOf(uint64_t window_bytes, uint32_t finished_mask, const WorkRange& work) {
+template <class Work>
+__device__ inline uint32_t ShareOf(uint64_t window_bytes, uint32_t finished_mask, const Work& work) {
   const uint32_t all = work.workers == 32 ? ~0u : (1u << work.workers) - 1;
   const uint32_t unfinished = all & ~finished_mask;
   const uint32_t count = max(1, __popc(unfinished));
@@ -141,9 +149,11 @@ __device__ inline uint32_t ShareOf(uint64_t window_bytes, uint32_t finished_mask
 }
 
 // Carries one CTA's figures over to the session's.
+template <class Shared>
 class Account {
  public:
-  __device__ Account(const DecodeParams& p, DecodeShared& shared)
+  template <class Params>
+  __device__ Account(const Params& p, Shared& shared)
       : link_(*p.workspace.link), shared_(shared), ns_per_clock_(p.ns_per_clock) {}
 
   __device__ void SetRate(float ns_per_clock) { ns_per_clock_ = ns_per_clock; }
@@ -181,7 +191,7 @@ class Account {
   }
 
   LinkCounters& link_;
-  DecodeShared& shared_;
+  Shared& shared_;
   float ns_per_clock_;
   uint64_t seen_ = 0;
   uint64_t inflight_ = 0;
@@ -192,7 +202,8 @@ class Account {
 };
 
 // Ends a remote CTA's part, which lets the next launch read when it is the last; that one closes the books.
-__device__ inline void FinishRemote(const DecodeParams& p, const WorkRange& work) {
+template <class Params, class Work>
+__device__ inline void FinishRemote(const Params& p, const Work& work) {
   LinkCounters& link = *p.workspace.link;
   __threadfence();
   while (IsComplete(ptx::LoadRelaxedGpu(&link.link_state))) {  // not this launch's yet
@@ -204,9 +215,18 @@ __device__ inline void FinishRemote(const DecodeParams& p, const WorkRange& work
   if (p.report != nullptr) Publish(p);
 }
 
+// How much of the window a CTA has, by default.
+struct EqualShare {
+  template <class Work>
+  __device__ uint32_t operator()(uint64_t window_bytes, uint32_t finished_mask, const Work& work) const {
+    return ShareOf(window_bytes, finished_mask, work);
+  }
+};
+
 // The meter's thread: keeps the share up to date and carries figures to the session's, and to the report page. Its
 // loads are used one pause or more after they were made: it must not be waiting for one when the last read is back.
-__device__ inline void RunMeter(const DecodeParams& p, const WorkRange& work, DecodeShared& shared) {
+template <class Share = EqualShare, class Params, class Work, class Shared>
+__device__ inline void RunMeter(const Params& p, const Work& work, Shared& shared, const Share& share = {}) {
   uint64_t window_bytes = ~uint64_t{0};
   if (p.control != nullptr) window_bytes = ptx::LoadRelaxedSys(&p.control->window_bytes);
   while (shared.link_open == 0) {
@@ -217,7 +237,7 @@ __device__ inline void RunMeter(const DecodeParams& p, const WorkRange& work, De
   uint64_t state = 0;
   uint64_t next_window_bytes = window_bytes;
   for (uint32_t pause = 1; shared.drained == 0; ++pause) {
-    shared.share_bytes = ShareOf(window_bytes, FinishedMask(state), work);
+    shared.share_bytes = share(window_bytes, FinishedMask(state), work);
     const uint64_t pause_start = clock64();
     while (shared.drained == 0 && clock64() - pause_start < kMeterPauseClocks) {
     }

@@ -2,12 +2,15 @@
 //
 // Shapes, row-major without padding:  x [batch, k], W [n, k], y [batch, n]; W's rows [0, local_rows) are in HBM, rows
 // [local_rows, n) remote. Products are accumulated in fp32 and rounded once to the element type. Remote tiles go
-// straight from the remote tier into shared memory; no staging copy is made in HBM. The bytes that they have in flight
-// never exceed the window that the control page gives, which may change while the kernel runs.
+// straight from the remote tier into shared memory. Up to batch 256 no staging copy is made in HBM; above, where many
+// SMs need each tile, it then passes through a ring of 32 MiB, so that each remote byte crosses the link once. The
+// bytes that reads have in flight never exceed the window that the control page gives, which may change while the
+// kernel runs.
 // Source: arXiv 2604.26074, section on direct access; the window is dak's own (docs/congestion.md).
 //
-// Supported: sm_90a; bf16 and f16; any n >= 1; k a multiple of 8, at least 8; batch 1 to 256; everything else is
-// refused by CheckGemm, with the reason.
+// Supported: bf16 and f16; any n >= 1; k a multiple of 8, at least 8; batch 1 to 8192, above 256 with k at most 131,072
+// where rows are remote; everything else is refused by CheckGemm, with the reason. Fast on architecture 9.0; on others
+// from 8.0 on a plain kernel computes the same.
 //
 // Ownership: callers own all memory; it must stay valid until the stream has passed the launch.
 // Thread safety: CheckGemm and GemmReference are pure; a GemmRunner is one thread's at a time.
@@ -36,6 +39,27 @@ struct GemmShape {
 // INVALID_ARGUMENT with the field ("k") and the limit ("a multiple of 8") if no kernel computes this shape.
 absl::Status CheckGemm(const GemmShape& shape);
 
+// What is done with the sums before they are rounded, once, and stored: y = activation(x W^T + bias) + residual.
+//
+// kSwiGlu takes gate and up projection from one W, whose rows come in blocks of kSwiGluRows: eight rows of the gate
+// projection, then the same eight of the up projection, and so on. y is [batch, n / 2] then:
+// y = silu(gate) * up, silu(v) = v / (1 + exp(-v)). Both n and local_rows must be multiples of 2 kSwiGluRows.
+// Source: arXiv 2002.05202.
+enum class GemmActivation : uint32_t { kNone = 0, kSwiGlu = 1 };
+inline constexpr uint64_t kSwiGluRows = 8;
+
+// Addresses of the element type's, multiples of 2; 0 where there is none.
+struct GemmEpilogue {
+  uint64_t bias = 0;      // [n], in the order of W's rows
+  uint64_t residual = 0;  // of y's shape; may be y itself
+  GemmActivation activation = GemmActivation::kNone;
+};
+
+// Columns of y.
+inline uint64_t OutputColumns(uint64_t n, GemmActivation activation) {
+  return activation == GemmActivation::kSwiGlu ? n / 2 : n;
+}
+
 // Addresses are the device's (on the emulated device, pointers). A part that is empty may have address 0 and no map.
 struct GemmOperands {
   uint64_t x = 0;
@@ -44,6 +68,7 @@ struct GemmOperands {
   uint64_t y = 0;
   const TensorMap* w_local_map = nullptr;   // encoded at w_local, box 64 x 128 bytes
   const TensorMap* w_remote_map = nullptr;  // encoded at w_remote, box 64 x 128 bytes
+  GemmEpilogue epilogue{};
 };
 
 // Where the window comes from and where reads are reported. Both null: unlimited and unreported.
@@ -63,8 +88,14 @@ class GemmRunner {
                               void* stream) = 0;
 };
 
+struct GemmRunnerOptions {
+  // The plain kernel also where the device has a faster one: to test it. It needs addresses instead of maps.
+  bool plain = false;
+};
+
 // NOT_FOUND if this build has no CUDA code, FAILED_PRECONDITION if the device's architecture isn't supported.
-absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int device_ordinal);
+absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int device_ordinal,
+                                                                 const GemmRunnerOptions& options = {});
 
 // What the reference's remote reads took, by the link's model.
 struct GemmReferenceStats {

@@ -5,6 +5,7 @@
 #include "allocator/base/error_detail.h"
 #include "kernels/gemm.h"
 #include "kernels/gemm_plan.h"
+#include "kernels/prefill_plan.h"
 
 namespace dak::kernels {
 namespace {
@@ -15,8 +16,9 @@ constexpr uint64_t kMaxExtent = std::numeric_limits<int32_t>::max();
 }  // namespace
 
 absl::Status CheckGemm(const GemmShape& shape) {
-  if (shape.batch < 1 || shape.batch > kMaxBatch) {
-    return InvalidField("batch", absl::StrCat(shape.batch, " is out of range"), absl::StrCat("1 to ", kMaxBatch));
+  if (shape.batch < 1 || shape.batch > kMaxPrefillBatch) {
+    return InvalidField("batch", absl::StrCat(shape.batch, " is out of range"),
+                        absl::StrCat("1 to ", kMaxPrefillBatch));
   }
   if (shape.n < 1 || shape.n > kMaxExtent) {
     return InvalidField("n", absl::StrCat(shape.n, " is out of range"), absl::StrCat("1 to ", kMaxExtent));
@@ -28,6 +30,12 @@ absl::Status CheckGemm(const GemmShape& shape) {
   if (shape.local_rows > shape.n) {
     return InvalidField("local_rows", absl::StrCat(shape.local_rows, " is out of range"),
                         absl::StrCat("0 to n, ", shape.n));
+  }
+  // A whole tile's chunks must fit in the ring (prefill_plan.h).
+  if (shape.batch > kMaxBatch && shape.local_rows < shape.n && shape.k > kMaxPrefillRemoteK) {
+    return InvalidField(
+        "k", absl::StrCat(shape.k, " is out of range"),
+        absl::StrCat("at most ", kMaxPrefillRemoteK, " where batch is above ", kMaxBatch, " and rows are remote"));
   }
   if (shape.element != ElementType::kBf16 && shape.element != ElementType::kF16) {
     return InvalidField("element", absl::StrCat("type ", static_cast<int>(shape.element), " is unsupported"),

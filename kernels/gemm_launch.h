@@ -39,6 +39,13 @@ inline constexpr int kAbsentByte = 0xFF;
 // For launches of up to `ctas` CTAs: 64 rows and the largest batch for each of two warpgroups a CTA.
 constexpr size_t DecodeShares(uint32_t ctas) { return size_t{ctas} * 2 * kBoxRows * kMaxBatch; }
 
+// As GemmEpilogue.
+struct DecodeEpilogue {
+  const void* bias = nullptr;
+  const void* residual = nullptr;
+  bool swiglu = false;
+};
+
 struct DecodeLaunch {
   uint32_t batch = 0;
   uint64_t n = 0;
@@ -49,6 +56,7 @@ struct DecodeLaunch {
   CUtensorMap w_local_map{};  // ignored if the part is empty
   CUtensorMap w_remote_map{};
   void* y = nullptr;
+  DecodeEpilogue epilogue;
   const v1::LinkControl* control = nullptr;  // device addresses, or null
   v1::LinkReport* report = nullptr;
   DecodeWorkspace workspace;

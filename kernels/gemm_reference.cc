@@ -1,8 +1,4 @@
 #include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <cstring>
-#include <thread>
 #include <vector>
 
 #include "allocator/base/error_detail.h"
@@ -11,80 +7,10 @@
 #include "kernels/gemm.h"
 #include "kernels/gemm_operands.h"
 #include "kernels/gemm_plan.h"
+#include "kernels/remote_reader.h"
 
 namespace dak::kernels {
 namespace {
-
-constexpr double kNsPerSecond = 1e9;
-// Sleeping for less than this isn't worth a system call.
-constexpr std::chrono::microseconds kLeastSleep(200);
-
-uint64_t Load(const uint64_t& word) {
-  return std::atomic_ref<uint64_t>(const_cast<uint64_t&>(word)).load(std::memory_order_relaxed);
-}
-
-void Add(uint64_t& word, uint64_t value) {
-  std::atomic_ref<uint64_t>(word).fetch_add(value, std::memory_order_relaxed);
-}
-
-void Store(uint64_t& word, uint64_t value) { std::atomic_ref<uint64_t>(word).store(value, std::memory_order_relaxed); }
-
-void RaiseTo(uint64_t& word, uint64_t value) {
-  std::atomic_ref<uint64_t> reference(word);
-  uint64_t old = reference.load(std::memory_order_relaxed);
-  while (old < value && !reference.compare_exchange_weak(old, value, std::memory_order_relaxed)) {
-  }
-}
-
-// The remote side's clock: what each tile's read takes by the link's model, with the window full.
-class RemoteReader {
- public:
-  RemoteReader(const LinkView& link, const LinkModel& model, uint64_t remote_bytes)
-      : link_(link), model_(model), left_bytes_(remote_bytes) {}
-
-  // One read of `bytes`, at most a box.
-  void Read(uint64_t bytes) {
-    const uint64_t window = link_.control == nullptr ? left_bytes_ : Load(link_.control->window_bytes);
-    const uint64_t boxes = std::max<uint64_t>(1, window / kBoxBytes);
-    const uint64_t own = std::min(left_bytes_, boxes * kBoxBytes);
-    const uint64_t neighbours = link_.control == nullptr ? 0 : Load(link_.control->neighbour_inflight_bytes);
-    response_ = RespondTo(model_, {.own_inflight_bytes = own, .total_inflight_bytes = own + neighbours});
-    seconds_ += static_cast<double>(bytes) / response_.bytes_per_s;
-    left_bytes_ -= bytes;
-    stats_.remote_bytes += bytes;
-    stats_.round_trips += 1;
-    stats_.round_trip_ns += response_.round_trip_ns;
-    stats_.inflight_peak_bytes = std::max(stats_.inflight_peak_bytes, own);
-    if (link_.report == nullptr) return;
-    Add(link_.report->bytes, bytes);
-    Add(link_.report->round_trips, 1);
-    Add(link_.report->round_trip_ns, static_cast<uint64_t>(response_.round_trip_ns));
-    Store(link_.report->inflight_bytes, own);
-    RaiseTo(link_.report->inflight_peak_bytes, own);
-  }
-
-  // To be called with the local side's bytes, once.
-  GemmReferenceStats Finish(uint64_t local_bytes) {
-    if (stats_.remote_bytes == 0) response_ = RespondTo(model_, {});
-    const double local_seconds = static_cast<double>(local_bytes) / response_.local_bytes_per_s;
-    stats_.modelled_seconds = std::max(seconds_, local_seconds);
-    if (link_.report != nullptr) {
-      Store(link_.report->inflight_bytes, 0);
-      Add(link_.report->passes, 1);
-    }
-    return stats_;
-  }
-
-  double seconds() const { return seconds_; }
-
- private:
-  const LinkView link_;
-  const LinkModel model_;
-  uint64_t left_bytes_;
-  LinkResponse response_;
-  double seconds_ = 0;
-  GemmReferenceStats stats_;
-};
 
 // Sums of one tile of up to kBoxRows rows: [rows, batch], in fp32 as the kernel's.
 class Tile {
@@ -107,10 +33,28 @@ class Tile {
     }
   }
 
-  void Store(uint16_t* y, uint64_t first_row, uint64_t rows) const {
+  // `first_row` counts W's rows.
+  void Store(const GemmOperands& operands, uint64_t first_row, uint64_t rows) const {
+    const GemmEpilogue& epilogue = operands.epilogue;
+    const auto* bias = reinterpret_cast<const uint16_t*>(epilogue.bias);
+    const auto* residual = reinterpret_cast<const uint16_t*>(epilogue.residual);
+    auto* y = reinterpret_cast<uint16_t*>(operands.y);
+    const bool swiglu = epilogue.activation == GemmActivation::kSwiGlu;
+    const uint64_t columns = OutputColumns(shape_.n, epilogue.activation);
+    const auto sum_of = [&](uint64_t row, uint32_t batch) {
+      const float sum = sums_[row * shape_.batch + batch];
+      return bias == nullptr ? sum : sum + ElementToFloat(shape_.element, bias[first_row + row]);
+    };
     for (uint64_t row = 0; row < rows; ++row) {
+      if (swiglu && row / kSwiGluRows % 2 == 1) continue;  // the up projection's
+      const uint64_t w_row = first_row + row;
+      const uint64_t column = swiglu ? w_row / (2 * kSwiGluRows) * kSwiGluRows + w_row % kSwiGluRows : w_row;
       for (uint32_t batch = 0; batch < shape_.batch; ++batch) {
-        y[batch * shape_.n + first_row + row] = FloatToElement(shape_.element, sums_[row * shape_.batch + batch]);
+        float value = sum_of(row, batch);
+        if (swiglu) value = value / (1 + std::exp(-value)) * sum_of(row + kSwiGluRows, batch);
+        const uint64_t at = batch * columns + column;
+        if (residual != nullptr) value += ElementToFloat(shape_.element, residual[at]);
+        y[at] = FloatToElement(shape_.element, value);
       }
     }
   }
@@ -131,19 +75,14 @@ absl::StatusOr<GemmReferenceStats> GemmReference(const GemmShape& shape, const G
   if (shape.local_rows < shape.n && model.bandwidth_bytes_per_s == 0) {
     return InvalidField("model.bandwidth_bytes_per_s", "0 never ends", "above 0 where rows are remote");
   }
-  const auto start = std::chrono::steady_clock::now();
-  const auto sleep_to = [&](double seconds) {
-    const auto end = start + std::chrono::nanoseconds(static_cast<int64_t>(seconds * kNsPerSecond));
-    if (real_time && end - std::chrono::steady_clock::now() > kLeastSleep) std::this_thread::sleep_until(end);
-  };
+  const ModelClock clock(real_time);
   const auto* x_elements = reinterpret_cast<const uint16_t*>(operands.x);
   std::vector<float> x(shape.batch * shape.k);
   for (size_t i = 0; i < x.size(); ++i) x[i] = ElementToFloat(shape.element, x_elements[i]);
-  auto* y = reinterpret_cast<uint16_t*>(operands.y);
   Tile tile(shape, x);
 
   const uint64_t row_bytes = shape.k * ElementBytes(shape.element);
-  RemoteReader reader(link, model, (shape.n - shape.local_rows) * row_bytes);
+  RemoteReader reader(link, model, kBoxBytes, (shape.n - shape.local_rows) * row_bytes);
   const auto run_part = [&](const uint16_t* w, uint64_t part_begin, uint64_t part_end, bool remote) {
     for (uint64_t first = part_begin; first < part_end; first += kBoxRows) {
       const uint64_t rows = std::min<uint64_t>(kBoxRows, part_end - first);
@@ -153,15 +92,15 @@ absl::StatusOr<GemmReferenceStats> GemmReference(const GemmShape& shape, const G
         if (remote) reader.Read(rows * columns * ElementBytes(shape.element));
         tile.Accumulate(w + (first - part_begin) * shape.k, rows, column, columns);
       }
-      tile.Store(y, first, rows);
-      if (remote) sleep_to(reader.seconds());
+      tile.Store(operands, first, rows);
+      if (remote) clock.SleepTo(reader.seconds());
     }
   };
   // Remote rows first, as the kernel starts both sides at once and the remote one is seldom the shorter.
   run_part(reinterpret_cast<const uint16_t*>(operands.w_remote), shape.local_rows, shape.n, true);
   run_part(reinterpret_cast<const uint16_t*>(operands.w_local), 0, shape.local_rows, false);
   const GemmReferenceStats stats = reader.Finish(shape.local_rows * row_bytes);
-  sleep_to(stats.modelled_seconds);
+  clock.SleepTo(stats.modelled_seconds);
   return stats;
 }
 

@@ -4,58 +4,24 @@
 #include <array>
 #include <cstring>
 #include <memory>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
+#include "kernels/cuda_support.h"
 #include "kernels/gemm.h"
 #include "kernels/gemm_launch.h"
 #include "kernels/gemm_operands.h"
+#include "kernels/gemm_plain_runner.h"
+#include "kernels/prefill_launch.h"
 
 namespace dak::kernels {
 namespace {
 
-absl::Status FromCuda(cudaError_t error, absl::string_view what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  return WithDetail(absl::InternalError(absl::StrCat(what, ": ", cudaGetErrorName(error), " (", static_cast<int>(error),
-                                                     "), ", cudaGetErrorString(error))),
-                    {.field = {}, .reason = "DRIVER_ERROR", .limit = {}});
-}
-
-struct CudaFree {
-  void operator()(void* memory) const { cudaFree(memory); }
-};
-template <class T>
-using DeviceArray = std::unique_ptr<T, CudaFree>;
-
-// `count` elements of device memory, every byte `byte`.
-template <class T>
-absl::StatusOr<DeviceArray<T>> Allocate(size_t count, int byte) {
-  void* memory = nullptr;
-  DAK_RETURN_IF_ERROR(FromCuda(cudaMalloc(&memory, count * sizeof(T)), "cudaMalloc"));
-  DeviceArray<T> array(static_cast<T*>(memory));
-  DAK_RETURN_IF_ERROR(FromCuda(cudaMemset(memory, byte, count * sizeof(T)), "cudaMemset"));
-  return array;
-}
-
-// Makes a device current for a scope.
-class ScopedDevice {
- public:
-  explicit ScopedDevice(int ordinal) {
-    cudaGetDevice(&previous_);
-    if (previous_ != ordinal) error_ = cudaSetDevice(ordinal);
-  }
-  ~ScopedDevice() { cudaSetDevice(previous_); }
-  ScopedDevice(const ScopedDevice&) = delete;
-  ScopedDevice& operator=(const ScopedDevice&) = delete;
-  cudaError_t error() const { return error_; }
-
- private:
-  int previous_ = 0;
-  cudaError_t error_ = cudaSuccess;
-};
+// What TMA needs of a matrix that it writes: its address, and the length of its rows in elements.
+constexpr uint64_t kTmaAlignment = 16;
+constexpr uint64_t kTmaElements = 8;
 
 // Encoded maps of x by what they were encoded from: engines reuse few activation buffers.
 class XMaps {
@@ -112,6 +78,7 @@ class CudaGemmRunner final : public GemmRunner {
     DAK_RETURN_IF_ERROR(CheckOperands(shape, operands, /*need_maps=*/true));
     ScopedDevice device(ordinal_);
     DAK_RETURN_IF_ERROR(FromCuda(device.error(), "cudaSetDevice"));
+    if (shape.batch > kMaxBatch) return LaunchPrefill(shape, operands, link, static_cast<cudaStream_t>(stream));
     DecodeLaunch launch;
     launch.batch = shape.batch;
     launch.n = shape.n;
@@ -132,6 +99,9 @@ class CudaGemmRunner final : public GemmRunner {
                    "cuTensorMapEncodeTiled"));
     }
     launch.y = reinterpret_cast<void*>(operands.y);
+    launch.epilogue = {reinterpret_cast<const void*>(operands.epilogue.bias),
+                       reinterpret_cast<const void*>(operands.epilogue.residual),
+                       operands.epilogue.activation == GemmActivation::kSwiGlu};
     launch.control = link.control;
     launch.report = link.report;
     launch.workspace = {link_.get(), shares_.get()};
@@ -143,30 +113,48 @@ class CudaGemmRunner final : public GemmRunner {
  private:
   explicit CudaGemmRunner(int ordinal) : ordinal_(ordinal) {}
 
-  absl::Status Initialise() {
-    int major = 0;
-    int minor = 0;
-    int multiprocessors = 0;
-    int clock_khz = 0;
-    const auto query = [&](int* value, cudaDeviceAttr attribute) {
-      return FromCuda(cudaDeviceGetAttribute(value, attribute, ordinal_), "cudaDeviceGetAttribute");
-    };
-    DAK_RETURN_IF_ERROR(query(&major, cudaDevAttrComputeCapabilityMajor));
-    DAK_RETURN_IF_ERROR(query(&minor, cudaDevAttrComputeCapabilityMinor));
-    if (major != 9 || minor != 0) {
-      return WithDetail(absl::FailedPreconditionError(absl::StrCat("device ", ordinal_, " is of architecture ", major,
-                                                                   ".", minor, "; kernels are for 9.0")),
-                        {.field = {}, .reason = "ARCHITECTURE_UNSUPPORTED", .limit = "9.0"});
+  absl::Status LaunchPrefill(const GemmShape& shape, const GemmOperands& operands, const LinkView& link,
+                             cudaStream_t stream) {
+    const GemmEpilogue& epilogue = operands.epilogue;
+    if (epilogue.bias != 0 || epilogue.residual != 0 || epilogue.activation != GemmActivation::kNone) {
+      return InvalidField("epilogue", "isn't fused at this batch", absl::StrCat("none above batch ", kMaxBatch));
     }
-    DAK_RETURN_IF_ERROR(query(&multiprocessors, cudaDevAttrMultiProcessorCount));
-    DAK_RETURN_IF_ERROR(query(&clock_khz, cudaDevAttrClockRate));
-    traits_.multiprocessors = static_cast<uint32_t>(multiprocessors);
-    ns_per_clock_ = 1e6f / static_cast<float>(clock_khz);
+    PrefillLaunch launch;
+    launch.batch = shape.batch;
+    launch.n = shape.n;
+    launch.k = shape.k;
+    launch.local_rows = shape.local_rows;
+    launch.f16 = shape.element == ElementType::kF16;
+    launch.plan = PlanPrefill(shape.batch, shape.n, shape.k, shape.local_rows, traits_, LinkTraits{});
+    DAK_ASSIGN_OR_RETURN(launch.x_map, x_maps_.Get(reinterpret_cast<const void*>(operands.x), launch.f16, shape.batch,
+                                                   shape.k, kPrefillBatchTile));
+    if (operands.w_local_map != nullptr) std::memcpy(&launch.w_local_map, operands.w_local_map, sizeof(TensorMap));
+    if (operands.w_remote_map != nullptr) std::memcpy(&launch.w_remote_map, operands.w_remote_map, sizeof(TensorMap));
+    launch.y = reinterpret_cast<void*>(operands.y);
+    launch.has_y_map = shape.n % kTmaElements == 0 && operands.y % kTmaAlignment == 0;
+    if (launch.has_y_map) {
+      DAK_RETURN_IF_ERROR(FromCuda(EncodeMatrix(&launch.y_map, launch.y, launch.f16, shape.batch, shape.n, kBoxRows),
+                                   "cuTensorMapEncodeTiled"));
+    }
+    launch.control = link.control;
+    launch.report = link.report;
+    launch.workspace = {link_.get(), prefill_counters_.get(), ring_.get(), ring_slots_.get()};
+    launch.ns_per_clock = ns_per_clock_;
+    launch.overlap_previous = MayOverlap(shape, operands);
+    return FromCuda(LaunchPrefillGemm(launch, stream), "launching the prefill GEMM");
+  }
+
+  absl::Status Initialise() {
+    DAK_RETURN_IF_ERROR(QueryDevice(ordinal_, traits_, ns_per_clock_));
     DAK_RETURN_IF_ERROR(FromCuda(PrepareDecodeGemm(), "preparing the decode GEMM"));
+    DAK_RETURN_IF_ERROR(FromCuda(PreparePrefillGemm(), "preparing the prefill GEMM"));
     // One of each kind is the least, whatever the device.
     const uint32_t ctas = std::max(2u, traits_.multiprocessors);
     DAK_ASSIGN_OR_RETURN(link_, Allocate<LinkCounters>(1, 0));
     DAK_ASSIGN_OR_RETURN(shares_, Allocate<float>(DecodeShares(ctas), kAbsentByte));
+    DAK_ASSIGN_OR_RETURN(prefill_counters_, Allocate<PrefillCounters>(1, 0));
+    DAK_ASSIGN_OR_RETURN(ring_, Allocate<uint8_t>(kPrefillRingBytes, 0));
+    DAK_ASSIGN_OR_RETURN(ring_slots_, Allocate<uint64_t>(kPrefillRingSlots, 0));
     return FromCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
 
@@ -180,7 +168,8 @@ class CudaGemmRunner final : public GemmRunner {
     };
     const bool may =
         is_safe(operands.w_local, shape.local_rows) && is_safe(operands.w_remote, shape.n - shape.local_rows);
-    last_y_ = {operands.y, operands.y + shape.batch * shape.n * element_bytes};
+    const uint64_t y_row_bytes = OutputColumns(shape.n, operands.epilogue.activation) * element_bytes;
+    last_y_ = {operands.y, operands.y + shape.batch * y_row_bytes};
     return may;
   }
 
@@ -191,12 +180,22 @@ class CudaGemmRunner final : public GemmRunner {
   AddressRange last_y_;
   DeviceArray<LinkCounters> link_;
   DeviceArray<float> shares_;
+  DeviceArray<PrefillCounters> prefill_counters_;
+  DeviceArray<uint8_t> ring_;
+  DeviceArray<uint64_t> ring_slots_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int device_ordinal) {
-  return CudaGemmRunner::Create(device_ordinal);
+absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int device_ordinal, const GemmRunnerOptions& options) {
+  int major = 0;
+  int minor = 0;
+  DAK_RETURN_IF_ERROR(FromCuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_ordinal),
+                               "cudaDeviceGetAttribute"));
+  DAK_RETURN_IF_ERROR(FromCuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_ordinal),
+                               "cudaDeviceGetAttribute"));
+  if (major == 9 && minor == 0 && !options.plain) return CudaGemmRunner::Create(device_ordinal);
+  return CreatePlainGemmRunner(device_ordinal);
 }
 
 }  // namespace dak::kernels

@@ -2,7 +2,8 @@
 
 namespace dak::kernels {
 
-absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int /*device_ordinal*/) {
+absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int /*device_ordinal*/,
+                                                                 const GemmRunnerOptions& /*options*/) {
   return absl::NotFoundError("built without CUDA");
 }
 

@@ -198,10 +198,9 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
     if (box.valid_rows == 0) continue;
     if (!to_end) {
       LeaveShare<Traits>(p, work, sums, thread, group);
-    } else if (from_start) {
-      StoreTile<Traits>(p, work, box, sums, thread);
     } else {
-      FinishTile<Traits>(p, work, box, sums, thread, group);
+      const uint32_t first = from_start ? work.worker : work.OwnerOf(uint64_t{box.tile} * work.k_chunks);
+      FinishTile<Traits>(p, work, box, sums, first, thread, group);
     }
   }
 }
@@ -330,6 +329,7 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
   params.w_local_map = launch.w_local_map;
   params.w_remote_map = launch.w_remote_map;
   params.y = launch.y;
+  params.epilogue = launch.epilogue;
   params.n = launch.n;
   params.local_rows = launch.local_rows;
   params.batch = launch.batch;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -65,7 +66,11 @@ int Demo::Run() {
   KillOne();
   Watch(kAloneSeconds);
   Scrape();
-  StopOther();
+  if (options_.kill_both) {
+    KillOther();
+  } else {
+    StopOther();
+  }
   StopDaemon();
   return SumUp();
 }
@@ -115,7 +120,12 @@ bool Demo::StartDaemon() {
   return true;
 }
 
+std::string Demo::OwnPath() const {
+  return OwnDirectory() + "/" + std::filesystem::read_symlink("/proc/self/exe").filename().string();
+}
+
 bool Demo::StartWorkers() {
+  free_before_bytes_ = AskDriver();
   const Model model = MakeModel(device_kind_, options_.layers, options_.batch);
   std::printf("Two clients, each with %u layers (%s of bf16 weights), at most %.0f %% of them in HBM, batch %u\n",
               options_.layers, SizeText(model.bytes()).c_str(), 100 * options_.hbm_share, model.batch);
@@ -124,10 +134,9 @@ bool Demo::StartWorkers() {
     worker->name = name;
     worker->weight = weight;
     worker->process = std::make_unique<ChildProcess>(std::vector<std::string>{
-        OwnDirectory() + "/" + std::filesystem::read_symlink("/proc/self/exe").filename().string(), "worker",
-        "--runtime-dir=" + runtime_dir_, "--name=" + worker->name, "--weight=" + std::to_string(weight),
-        "--layers=" + std::to_string(options_.layers), "--batch=" + std::to_string(model.batch),
-        "--hbm-share=" + std::to_string(options_.hbm_share)});
+        OwnPath(), "worker", "--runtime-dir=" + runtime_dir_, "--name=" + worker->name,
+        "--weight=" + std::to_string(weight), "--layers=" + std::to_string(options_.layers),
+        "--batch=" + std::to_string(model.batch), "--hbm-share=" + std::to_string(options_.hbm_share)});
     workers_.push_back(std::move(worker));
   }
   bool all = true;
@@ -239,6 +248,15 @@ void Demo::ShowTable() {
     rows.push_back(row);
   }
   table_.Show(Elapsed(), pool_rows, rows);
+}
+
+std::optional<uint64_t> Demo::AskDriver() const {
+  if (device_kind_ != "cuda") return std::nullopt;
+  ChildProcess driver({OwnPath(), "memory"});
+  const auto line = driver.ReadLineWithin(kDaemonPatience);
+  uint64_t free_bytes = 0;
+  if (!line.has_value() || std::sscanf(line->c_str(), "free %" SCNu64, &free_bytes) != 1) return std::nullopt;
+  return free_bytes;
 }
 
 uint64_t Demo::HeldBytes() {

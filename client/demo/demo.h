@@ -8,6 +8,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,8 +55,12 @@ class Demo {
   void Watch(double seconds);
   void ShowTable();
   void KillOne();
+  // SIGKILL, and a check that all sessions together then hold `left_bytes`.
+  void Kill(Worker& victim, uint64_t left_bytes);
   void Scrape();
   void StopOther();
+  void KillOther();
+  void CheckPoolsEmpty();
   void StopDaemon();
   int SumUp();
 
@@ -64,6 +69,9 @@ class Demo {
   void ReadLine(Worker& worker, const std::string& line);
   // Bytes that sessions hold, all tiers; the most that there is if dakd doesn't answer.
   uint64_t HeldBytes();
+  // What the driver says is free; nothing on the emulated device, which has none.
+  std::optional<uint64_t> AskDriver() const;
+  std::string OwnPath() const;
   std::string DaemonConfig() const;
   double Elapsed() const;
 
@@ -73,6 +81,7 @@ class Demo {
   std::unique_ptr<NodeClient> node_;
   std::string device_kind_;
   std::string metrics_address_;
+  std::optional<uint64_t> free_before_bytes_;  // before the first client, by the driver
   std::vector<std::unique_ptr<Worker>> workers_;
   Table table_;
   std::vector<Check> checks_;

@@ -13,6 +13,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr double kAimMs = 100;
+// What dakd's own context may have grown by since it started.
+constexpr uint64_t kDriverSlackBytes = uint64_t{32} << 20;
 
 double MillisecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
@@ -26,29 +28,55 @@ std::string Text(const char* format, double value) {
 
 }  // namespace
 
-void Demo::KillOne() {
-  Worker& victim = *workers_.back();
-  auto sessions = node_->SessionsByName();
-  uint64_t expected = ~uint64_t{0};
-  if (sessions.has_value()) {
-    expected = 0;
-    for (const v1::TierBytes& used : (*sessions)[workers_.front()->name].used()) expected += used.bytes();
-  }
+void Demo::Kill(Worker& victim, uint64_t left_bytes) {
   const uint64_t before = HeldBytes();
-  std::printf("\nSIGKILL to %s, which holds %s:\n", victim.name.c_str(), SizeText(before - expected).c_str());
+  std::printf("\nSIGKILL to %s, which holds %s:\n", victim.name.c_str(), SizeText(before - left_bytes).c_str());
   const Clock::time_point begin = Clock::now();
   victim.process->Signal(SIGKILL);
   uint64_t held = before;
-  while (held != expected && MillisecondsSince(begin) < options_.reclaim_ms) held = HeldBytes();
+  while (held != left_bytes && MillisecondsSince(begin) < options_.reclaim_ms) held = HeldBytes();
   const double took_ms = MillisecondsSince(begin);
   victim.process->Wait();
-  const bool back = held == expected && before > expected;
+  const bool back = held == left_bytes && before > left_bytes;
   Expect(back, victim.name + "'s memory comes back",
          back ? SizeText(before - held) + Text(" in %.1f ms", took_ms) +
                     (took_ms > kAimMs ? Text(" (later than the aim, %.0f ms)", kAimMs) : "")
               : Text("not within %.0f ms", options_.reclaim_ms));
-  std::printf("%s\n\n%s alone:\n", checks_.back().detail.c_str(), workers_.front()->name.c_str());
+  std::printf("%s\n", checks_.back().detail.c_str());
+}
+
+void Demo::KillOne() {
+  auto sessions = node_->SessionsByName();
+  uint64_t left_bytes = ~uint64_t{0};
+  if (sessions.has_value()) {
+    left_bytes = 0;
+    for (const v1::TierBytes& used : (*sessions)[workers_.front()->name].used()) left_bytes += used.bytes();
+  }
+  Kill(*workers_.back(), left_bytes);
+  std::printf("\n%s alone:\n", workers_.front()->name.c_str());
   workers_.pop_back();
+}
+
+void Demo::KillOther() {
+  const auto with_client_bytes = AskDriver();
+  Kill(*workers_.front(), 0);
+  ShowPools();
+  CheckPoolsEmpty();
+  if (device_kind_ != "cuda") return;
+  if (!free_before_bytes_.has_value() || !with_client_bytes.has_value()) {
+    Expect(false, "the driver has all HBM back", "it didn't say what is free");
+    return;
+  }
+  // The driver counts until the dead process is wholly gone.
+  const Clock::time_point begin = Clock::now();
+  uint64_t free_bytes = 0;
+  do {
+    free_bytes = AskDriver().value_or(0);
+  } while (free_bytes + kDriverSlackBytes < *free_before_bytes_ && MillisecondsSince(begin) < options_.reclaim_ms);
+  const std::string detail = SizeText(free_bytes) + " free; " + SizeText(*free_before_bytes_) +
+                             " before the clients, " + SizeText(*with_client_bytes) + " with one";
+  std::printf("\nThe driver: %s\n", detail.c_str());
+  Expect(free_bytes + kDriverSlackBytes >= *free_before_bytes_, "the driver has all HBM back", detail);
 }
 
 void Demo::Scrape() {
@@ -93,6 +121,10 @@ void Demo::StopOther() {
   if (was_alive) worker.process->WriteLine("quit");
   const int code = worker.process->Wait();
   Expect(was_alive && code == 0, worker.name + " ends in order", "exit code " + std::to_string(code));
+  CheckPoolsEmpty();
+}
+
+void Demo::CheckPoolsEmpty() {
   const uint64_t held = HeldBytes();
   Expect(held == 0, "the pools are empty", held == 0 ? "0 bytes held" : SizeText(held) + " held");
 }

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "client/demo/demo.h"
+#include "client/demo/device_memory.h"
 #include "client/demo/options.h"
 #include "client/demo/worker.h"
 
@@ -17,6 +18,7 @@ int main(int argc, char** argv) {
     std::fputs(dak::demo::HelpText(), stdout);
     return 0;
   }
+  if (options->memory) return dak::demo::RunMemory();
   if (options->worker) return dak::demo::RunWorker(*options);
   return dak::demo::Demo(*options).Run();
 }

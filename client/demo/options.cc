@@ -71,6 +71,7 @@ const char* HelpText() {
          "  --device=KIND      auto, cuda or emulated (auto)\n"
          "  --seconds=N        how long both clients run side by side (6)\n"
          "  --keep-going       until Ctrl-C instead\n"
+         "  --kill-both        end the second client by SIGKILL as well\n"
          "  --layers=N         layers of the model, 1 to 64 (4)\n"
          "  --batch=N          tokens a pass, 1 to 256 (by device)\n"
          "  --hbm-share=X      share of the weights that may stay in HBM, 0.01 to 1 (by device)\n"
@@ -86,10 +87,14 @@ std::optional<Options> ParseOptions(int argc, char** argv, std::string* error) {
     const std::string argument = argv[i];
     if (i == 1 && argument == "worker") {
       options.worker = true;
+    } else if (i == 1 && argument == "memory") {
+      options.memory = true;
     } else if (argument == "--help" || argument == "-h") {
       options.help = true;
     } else if (argument == "--keep-going") {
       options.keep_going = true;
+    } else if (argument == "--kill-both") {
+      options.kill_both = true;
     } else {
       const size_t equals = argument.find('=');
       const std::string name = argument.substr(0, equals);

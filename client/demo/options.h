@@ -15,6 +15,7 @@ struct Options {
   std::string device = "auto";
   double seconds = 6;       // that both sessions run side by side
   bool keep_going = false;  // until SIGINT instead
+  bool kill_both = false;   // the second client ends by SIGKILL as well
   std::string dakd;         // empty: beside this program
   std::string dakctl;
   uint32_t layers = 4;
@@ -22,7 +23,8 @@ struct Options {
   double hbm_share = 0;   // of the weights that may stay in HBM; 0: by device
   double reclaim_ms = 0;  // most that reclaiming may take; 0: by device
 
-  // Of the hidden subcommand `worker`, which the demo starts itself as.
+  // Of the hidden subcommands `memory` and `worker`, which the demo starts itself as.
+  bool memory = false;
   bool worker = false;
   std::string runtime_dir;
   std::string name;

@@ -353,7 +353,12 @@ dak_code dak_gemm(dak_session* session, const dak_gemm_args* args, dak_error* er
     dak_gemm_args given{};
     DAK_RETURN_IF_ERROR(ReadStruct("args", args, &given));
     return Unwrap(session)->Gemm(
-        {.weights = Unwrap(given.weights), .x = given.x, .y = given.y, .batch = given.batch, .stream = given.stream});
+        {.weights = Unwrap(given.weights),
+         .x = given.x,
+         .y = given.y,
+         .batch = given.batch,
+         .stream = given.stream,
+         .epilogue = {given.bias, given.residual, static_cast<dak::kernels::GemmActivation>(given.activation)}});
   });
 }
 

@@ -21,7 +21,7 @@ absl::Status CheckAddress(absl::string_view field, uint64_t address) {
 bool Overlap(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes) { return a < b + b_bytes && b < a + a_bytes; }
 
 kernels::GemmOperands OperandsOf(const GemmCall& call) {
-  kernels::GemmOperands operands{.x = call.x, .y = call.y};
+  kernels::GemmOperands operands{.x = call.x, .y = call.y, .epilogue = call.epilogue};
   for (const Part& part : call.weights->parts()) {
     if (part.rows == 0) continue;
     const TensorMap* const map = part.map.has_value() ? &*part.map : nullptr;
@@ -71,7 +71,7 @@ absl::Status Session::CheckGemmCall(const GemmCall& call, kernels::GemmShape* sh
   DAK_RETURN_IF_ERROR(CheckAddress("x", call.x));
   DAK_RETURN_IF_ERROR(CheckAddress("y", call.y));
   const uint64_t element_bytes = ElementBytes(shape->element);
-  const uint64_t y_bytes = call.batch * shape->n * element_bytes;
+  const uint64_t y_bytes = call.batch * kernels::OutputColumns(shape->n, call.epilogue.activation) * element_bytes;
   if (Overlap(call.y, y_bytes, call.x, call.batch * shape->k * element_bytes)) {
     return InvalidField("y", "overlaps x", "memory of its own", "OVERLAP");
   }

@@ -66,6 +66,7 @@ struct GemmCall {
   uint64_t y = 0;
   uint32_t batch = 0;
   void* stream = nullptr;
+  kernels::GemmEpilogue epilogue{};
 };
 
 class Session {

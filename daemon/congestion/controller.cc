@@ -88,7 +88,8 @@ void Controller::Tick(uint64_t now_ns, absl::Span<const SessionReport> reports) 
   Measure(now_ns, reports);
   Adapt();
   for (auto& [id, entry] : sessions_) {
-    entry.most_before_bytes = entry.most_window_bytes;
+    const uint64_t kept_bytes = entry.measured.still ? entry.most_before_bytes : 0;
+    entry.most_before_bytes = std::max(kept_bytes, entry.most_window_bytes);
     entry.most_window_bytes = 0;
     entry.least_window_bytes = ~uint64_t{0};
   }

@@ -38,8 +38,8 @@ struct SessionState {
   uint64_t session_id = 0;
   uint32_t weight = 100;
   bool active = false;
-  // In flight past its window by more than a tile since the last tick (one interval's grace after a cut), or its
-  // report can't be true.
+  // In flight past its window by more than a tile since the last tick (one interval's grace after a cut, more for who
+  // had no turn of the GPU), or its report can't be true.
   bool violating = false;
   uint64_t window_bytes = 0;
   double bytes_per_s = 0;            // last interval
@@ -85,7 +85,7 @@ class Controller {
     Measured measured;
     double used_bytes = 0;  // of its window; falls slowly
     double carry_tiles = 0;
-    // Windows in force since the last tick, and the largest of an interval earlier: the grace.
+    // Windows in force since the last tick, and the largest of an interval earlier, or since it last read: the grace.
     uint64_t least_window_bytes = 0;
     uint64_t most_window_bytes = 0;
     uint64_t most_before_bytes = 0;

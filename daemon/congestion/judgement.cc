@@ -76,8 +76,9 @@ void Controller::Judge(Entry& entry, uint64_t now_ns) const {
   const uint64_t tile_bytes = parameters_.min_window_bytes;
   const uint64_t window_bytes = std::max({entry.most_window_bytes, entry.most_before_bytes, tile_bytes});
   const uint64_t allowed_bytes = window_bytes + tile_bytes;
-  const bool passed =
-      measured.inflight_bytes > allowed_bytes || reckoned_bytes > kReckoningSlack * static_cast<double>(allowed_bytes);
+  // What nobody could have taken back says nothing: without MPS a process that waits for its turn reads no window.
+  const bool passed = (!measured.still && measured.inflight_bytes > allowed_bytes) ||
+                      reckoned_bytes > kReckoningSlack * static_cast<double>(allowed_bytes);
   state.violating = measured.suspect || passed;
 
   if (measured.bytes_per_s > 0) {

@@ -29,6 +29,7 @@ Measured Compare(const LinkProfile& profile, const SessionReport& before, const 
     measured.suspect = true;
     return measured;
   }
+  measured.still = after.bytes == before.bytes && after.round_trips == before.round_trips;
   const auto elapsed = static_cast<double>(elapsed_ns);
   const double most_bytes_per_s = profile.bandwidth_bytes_per_s * kMostRate;
   const auto bytes = static_cast<double>(after.bytes - before.bytes);

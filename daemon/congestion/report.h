@@ -32,6 +32,7 @@ struct Measured {
   double round_trip_ns = 0;     // mean; 0 if there is no sample that can be true
   uint64_t inflight_bytes = 0;  // the most that it owns up to: the gauge, or the peak if that grew
   bool suspect = false;         // something in it can't be true
+  bool still = false;           // nothing came back: it reads nothing, or its process waits for a turn of the GPU
 };
 
 // What happened between two reports that were taken `elapsed_ns` (not 0) apart.

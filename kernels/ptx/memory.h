@@ -49,6 +49,10 @@ __device__ inline void StoreRelaxedGpu(uint4* address, uint4 value) {
                : "memory");
 }
 
+__device__ inline void StoreReleaseGpu(uint64_t* address, uint64_t value) {
+  asm volatile("st.release.gpu.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
+}
+
 __device__ inline void AddRelaxedGpu(uint64_t* address, uint64_t value) {
   asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
 }

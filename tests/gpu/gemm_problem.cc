@@ -84,12 +84,15 @@ Memory::~Memory() {
   }
 }
 
-Problem::Problem(const GemmShape& shape, uint64_t seed)
+Problem::Problem(const GemmShape& shape, uint64_t seed, const ProblemEpilogue& epilogue)
     : shape_(shape),
+      epilogue_(epilogue),
       x_(Memory::Where::kDevice, shape.batch * shape.k * 2),
-      y_(Memory::Where::kDevice, shape.batch * shape.n * 2),
+      y_(Memory::Where::kDevice, (shape.batch * shape.n + 1) * 2),
       w_local_(Memory::Where::kDevice, shape.local_rows * shape.k * 2),
       w_remote_(Memory::Where::kHost, (shape.n - shape.local_rows) * shape.k * 2),
+      bias_(Memory::Where::kDevice, shape.n * 2),
+      residual_(Memory::Where::kDevice, shape.batch * shape.n * 2),
       x_address_(x_.address()) {
   const bool f16 = shape.element == ElementType::kF16;
   const auto encode = [&](TensorMap& map, const Memory& memory, uint64_t rows) {
@@ -107,14 +110,24 @@ void Problem::Randomise(uint64_t seed) {
   Random random(seed);
   const std::vector<uint16_t> x = RandomElements(shape_.element, shape_.batch * shape_.k, random);
   w_ = RandomElements(shape_.element, shape_.n * shape_.k, random);
+  bias_values_ = RandomElements(shape_.element, shape_.n, random);
+  residual_values_ = RandomElements(shape_.element, shape_.batch * columns(), random);
   const size_t local = shape_.local_rows * shape_.k;
   Check(cudaMemcpy(x_.as<void>(), x.data(), x.size() * 2, cudaMemcpyDefault), "cudaMemcpy");
   Check(cudaMemcpy(w_local_.as<void>(), w_.data(), local * 2, cudaMemcpyDefault), "cudaMemcpy");
   std::memcpy(w_remote_.as<void>(), w_.data() + local, (w_.size() - local) * 2);
+  Check(cudaMemcpy(bias_.as<void>(), bias_values_.data(), bias_values_.size() * 2, cudaMemcpyDefault), "cudaMemcpy");
+  Check(cudaMemcpy(residual_.as<void>(), residual_values_.data(), residual_values_.size() * 2, cudaMemcpyDefault),
+        "cudaMemcpy");
 }
 
 void Problem::Poison() {
-  Check(cudaMemset(y_.as<void>(), kPoisonByte, shape_.batch * shape_.n * 2), "cudaMemset");
+  Check(cudaMemset(y_.as<void>(), kPoisonByte, (shape_.batch * shape_.n + 1) * 2), "cudaMemset");
+  if (epilogue_.in_place) {
+    Check(cudaMemcpy(reinterpret_cast<void*>(y_address()), residual_values_.data(), residual_values_.size() * 2,
+                     cudaMemcpyDefault),
+          "cudaMemcpy");
+  }
   Check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
 }
 
@@ -123,15 +136,18 @@ GemmOperands Problem::operands() const {
   operands.x = x_address_;
   operands.w_local = w_local_.address();
   operands.w_remote = w_remote_.address();
-  operands.y = y_.address();
+  operands.y = y_address();
+  operands.epilogue.activation = epilogue_.activation;
+  if (epilogue_.bias) operands.epilogue.bias = bias_.address();
+  if (epilogue_.residual) operands.epilogue.residual = epilogue_.in_place ? y_address() : residual_.address();
   operands.w_local_map = shape_.local_rows > 0 ? &w_local_map_ : nullptr;
   operands.w_remote_map = shape_.local_rows < shape_.n ? &w_remote_map_ : nullptr;
   return operands;
 }
 
 std::vector<uint16_t> Problem::Output() const {
-  std::vector<uint16_t> y(shape_.batch * shape_.n);
-  Check(cudaMemcpy(y.data(), y_.as<void>(), y.size() * 2, cudaMemcpyDefault), "cudaMemcpy");
+  std::vector<uint16_t> y(shape_.batch * columns());
+  Check(cudaMemcpy(y.data(), reinterpret_cast<void*>(y_address()), y.size() * 2, cudaMemcpyDefault), "cudaMemcpy");
   return y;
 }
 
@@ -141,6 +157,21 @@ std::vector<uint16_t> Problem::Input() const {
   return x;
 }
 
+// `rows`: the one row of W, or with SwiGLU the gate's and the up projection's, that `column` is made of.
+double Problem::Expected(const std::vector<float>& x, const std::vector<float>& rows, uint32_t batch,
+                         uint64_t column) const {
+  const bool swiglu = epilogue_.activation == GemmActivation::kSwiGlu;
+  const uint64_t w_row = swiglu ? column / kSwiGluRows * 2 * kSwiGluRows + column % kSwiGluRows : column;
+  const auto sum = [&](uint64_t i) {
+    const double product = Dot(rows.data() + i * shape_.k, x.data() + batch * shape_.k, shape_.k);
+    return epilogue_.bias ? product + ElementToFloat(shape_.element, bias_values_[w_row + i * kSwiGluRows]) : product;
+  };
+  double value = sum(0);
+  if (swiglu) value = value / (1 + std::exp(-value)) * sum(1);
+  if (!epilogue_.residual) return value;
+  return value + ElementToFloat(shape_.element, residual_values_[batch * columns() + column]);
+}
+
 double Problem::RelativeError() const {
   const std::vector<float> x = ToFloats(shape_.element, Input());
   const std::vector<float> y = ToFloats(shape_.element, Output());
@@ -148,12 +179,17 @@ double Problem::RelativeError() const {
   std::vector<double> errors(threads);
   std::vector<double> norms(threads);
   const auto work = [&](unsigned int thread) {
-    std::vector<float> row(shape_.k);
-    for (uint64_t n = thread; n < shape_.n; n += threads) {
-      for (uint64_t i = 0; i < shape_.k; ++i) row[i] = ElementToFloat(shape_.element, w_[n * shape_.k + i]);
+    const uint64_t parts = shape_.n / columns();  // rows of W in one column of y
+    std::vector<float> rows(parts * shape_.k);
+    for (uint64_t column = thread; column < columns(); column += threads) {
+      const uint64_t first = parts == 1 ? column : column / kSwiGluRows * 2 * kSwiGluRows + column % kSwiGluRows;
+      for (uint64_t i = 0; i < rows.size(); ++i) {
+        const uint64_t row = first + i / shape_.k * kSwiGluRows;
+        rows[i] = ElementToFloat(shape_.element, w_[row * shape_.k + i % shape_.k]);
+      }
       for (uint32_t b = 0; b < shape_.batch; ++b) {
-        const double expected = Dot(row.data(), x.data() + b * shape_.k, shape_.k);
-        const double difference = y[b * shape_.n + n] - expected;
+        const double expected = Expected(x, rows, b, column);
+        const double difference = y[b * columns() + column] - expected;
         errors[thread] += difference * difference;
         norms[thread] += expected * expected;
       }

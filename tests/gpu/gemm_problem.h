@@ -34,14 +34,23 @@ class Memory {
   void* data_ = nullptr;
 };
 
+// Which parts of an epilogue a problem has.
+struct ProblemEpilogue {
+  bool bias = false;
+  bool residual = false;
+  bool in_place = false;  // y is its own residual
+  GemmActivation activation = GemmActivation::kNone;
+};
+
 class Problem {
  public:
-  Problem(const GemmShape& shape, uint64_t seed);
+  Problem(const GemmShape& shape, uint64_t seed, const ProblemEpilogue& epilogue = {});
 
   const GemmShape& shape() const { return shape_; }
   GemmOperands operands() const;
   // Fresh inputs; in place, so that captured graphs see them.
   void Randomise(uint64_t seed);
+  // y becomes NaN, or the residual if it is that.
   void Poison();
   std::vector<uint16_t> Output() const;
   // x as the device has it, which another launch may have written.
@@ -52,15 +61,26 @@ class Problem {
   double Tolerance() const { return shape_.element == ElementType::kBf16 ? 4e-3 : 6e-4; }
   // Uses `x` and `y` of others instead of its own.
   void UseX(uint64_t address) { x_address_ = address; }
-  uint64_t y_address() const { return y_.address(); }
+  uint64_t y_address() const { return y_.address() + y_offset_bytes_; }
+  // Lets y begin one element later, at an odd multiple of 2.
+  void ShiftY() { y_offset_bytes_ = 2; }
 
  private:
+  uint64_t columns() const { return OutputColumns(shape_.n, epilogue_.activation); }
+  double Expected(const std::vector<float>& x, const std::vector<float>& rows, uint32_t batch, uint64_t column) const;
+
   GemmShape shape_;
+  ProblemEpilogue epilogue_;
+  uint64_t y_offset_bytes_ = 0;
   std::vector<uint16_t> w_;
+  std::vector<uint16_t> bias_values_;
+  std::vector<uint16_t> residual_values_;
   Memory x_;
   Memory y_;
   Memory w_local_;
   Memory w_remote_;
+  Memory bias_;
+  Memory residual_;
   uint64_t x_address_;
   TensorMap w_local_map_;
   TensorMap w_remote_map_;

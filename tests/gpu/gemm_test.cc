@@ -168,7 +168,7 @@ TEST_F(GemmSmallTest, RefusesWhatItCantRunAndNamesTheField) {
   operands.w_remote_map = nullptr;
   EXPECT_EQ(field(problem.shape(), operands), "w_remote_map");
   GemmShape shape = problem.shape();
-  shape.batch = 257;
+  shape.batch = 8193;
   EXPECT_EQ(field(shape, problem.operands()), "batch");
   Wait();
 }

@@ -48,6 +48,16 @@ TEST_F(ExamplesTest, TheDemoPasses) {
   EXPECT_THAT(output, HasSubstr("PASSED"));
 }
 
+TEST_F(ExamplesTest, TheDemoKillsBothClients) {
+  int code = -1;
+  const std::string output = Run(
+      {DAK_DEMO_PATH, "--device=emulated", "--seconds=1", "--layers=1", "--reclaim-ms=30000", "--kill-both"}, &code);
+  EXPECT_EQ(code, 0) << output;
+  EXPECT_THAT(output, HasSubstr("ok    engine-a's memory comes back"));
+  EXPECT_THAT(output, HasSubstr("ok    engine-b's memory comes back"));
+  EXPECT_THAT(output, HasSubstr("ok    the pools are empty"));
+}
+
 TEST_F(ExamplesTest, TheDemoFailsWhereItsDaemonDoes) {
   int code = -1;
   const std::string output = Run({DAK_DEMO_PATH, "--dakd=/bin/false"}, &code);

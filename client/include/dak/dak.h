@@ -199,13 +199,21 @@ typedef struct dak_operation {
 DAK_API dak_code dak_plan(dak_session* session, const dak_operation* operations, size_t count,
                           uint64_t hbm_budget_bytes, double* ratios, double* predicted_s, dak_error* error);
 
+/* What dak_gemm does with the sums: y = activation(x W^T + bias) + residual, in fp32, rounded once. SwiGLU takes gate
+ * and up projection from one W whose rows come in blocks: eight of the gate projection, the same eight of the up
+ * projection, and so on. y is [batch, n / 2] then, silu(gate) * up; n and the rows in HBM must be multiples of 16. */
+typedef enum dak_activation { DAK_ACTIVATION_NONE = 0, DAK_ACTIVATION_SWIGLU = 1 } dak_activation;
+
 typedef struct dak_gemm_args {
   size_t struct_size;
   const dak_tensor* weights; /* W [n, k], bf16 or f16 */
   uint64_t x;                /* [batch, k], W's type, a device address in HBM */
-  uint64_t y;                /* [batch, n], W's type, a device address in HBM */
-  uint32_t batch;            /* 1 to 256 */
+  uint64_t y;                /* [batch, n], or as the activation says; W's type, a device address in HBM */
+  uint32_t batch;            /* 1 to 8192; above 256, columns up to 131,072 where rows are remote */
   void* stream;              /* CUstream; ignored on the emulated device */
+  uint64_t bias;             /* [n], W's type, a device address; 0: none */
+  uint64_t residual;         /* y's shape and type, a device address; may be y; 0: none */
+  dak_activation activation;
 } dak_gemm_args;
 /* y = x W^T within the session's window. x and y are multiples of 16; y overlaps neither x nor W nor published memory.
  * Operations of one session must be ordered among themselves: one stream, or events. On cuda it is enqueued and the

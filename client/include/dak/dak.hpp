@@ -107,6 +107,13 @@ struct Plan {
   double predicted_s = 0;
 };
 
+// Of Session::Gemm, as dak_gemm_args and dak_activation explain it; addresses are the device's, 0: none.
+struct Epilogue {
+  uint64_t bias = 0;
+  uint64_t residual = 0;
+  dak_activation activation = DAK_ACTIVATION_NONE;
+};
+
 // Move-only; closes on destruction.
 class Session {
  public:
@@ -215,9 +222,11 @@ class Session {
     return plan;
   }
 
-  // y = x W^T; x and y are device addresses.
-  Status Gemm(Tensor weights, uint64_t x, uint64_t y, uint32_t batch, void* stream = nullptr) {
-    const dak_gemm_args args = {sizeof(dak_gemm_args), weights.get(), x, y, batch, stream};
+  // y = activation(x W^T + bias) + residual; all addresses are the device's.
+  Status Gemm(Tensor weights, uint64_t x, uint64_t y, uint32_t batch, void* stream = nullptr,
+              const Epilogue& epilogue = {}) {
+    const dak_gemm_args args = {sizeof(dak_gemm_args), weights.get(),      x, y, batch, stream, epilogue.bias,
+                                epilogue.residual,     epilogue.activation};
     return Check([&](dak_error* e) { return dak_gemm(session_, &args, e); });
   }
   Status Synchronize(void* stream = nullptr) {

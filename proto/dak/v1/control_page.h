@@ -48,7 +48,7 @@ struct alignas(64) LinkControl {
 // What a session's kernels tell dakd about one link. Counters since the session opened.
 struct alignas(64) LinkReport {
   uint64_t bytes;                // read from the link
-  uint64_t round_trip_ns;        // sum over the sampled reads
+  uint64_t round_trip_ns;        // sum over the sampled reads; none that waited for a turn of the GPU
   uint64_t round_trips;          // how many were sampled
   uint64_t inflight_bytes;       // now; a gauge
   uint64_t inflight_peak_bytes;  // highest since the session opened; a gauge that only grows

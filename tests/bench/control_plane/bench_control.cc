@@ -4,12 +4,14 @@
 //   free           dak_tensors_free of it: unmapping, RPC, driver
 //   requests/s     by 1, 8 and 64 clients at once, each with its own session: allocate and free in turn (two RPCs and
 //                  one exchange on handles.sock a pair), and ListPools alone
-//   start          from dakd's start to its readiness
+//   reclaim        from SIGKILL to a client process that holds 128 MiB of each tier until the pools say that all is
+//   back start          from dakd's start to its readiness
 // Before anything is timed, an allocated tensor is written, read back and compared. Clients are threads of this
 // process, which shares the processors with dakd.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <thread>
@@ -24,7 +26,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr int kWarmUps = 50;
 constexpr int kStarts = 5;
+constexpr int kKills = 10;
 constexpr uint64_t kRows = 1024;
+constexpr uint64_t kVictimRows = 128 * kRows;
 constexpr uint64_t kCols = 1024;  // 2 MiB of bf16: one granule of each tier at ratio 0.5
 
 struct Options {
@@ -32,6 +36,7 @@ struct Options {
   std::string device = "emulated";
   std::string json;
   double seconds = 2;  // of each figure
+  std::string victim;  // the runtime directory, in the process that is killed
 };
 
 struct Figure {
@@ -55,18 +60,18 @@ void Must(const dak::Status& status) {
   if (!status.ok()) Die(status.ToString());
 }
 
-dak::TensorSpec Spec() {
+dak::TensorSpec Spec(uint64_t rows = kRows) {
   return {.name = "w",
           .data_type = DAK_BF16,
-          .rows = kRows,
+          .rows = rows,
           .cols = kCols,
           .offload_ratio = 0.5,
           .remote_tier = DAK_TIER_HOST,
           .tile_rows = 0};
 }
 
-dak::Session OpenSession(const DaemonProcess& daemon) {
-  return Must(dak::Session::Open({.runtime_dir = daemon.runtime_dir(),
+dak::Session OpenSession(const std::string& runtime_dir) {
+  return Must(dak::Session::Open({.runtime_dir = runtime_dir,
                                   .name = "bench",
                                   .weight = 0,
                                   .hbm_quota_bytes = 0,
@@ -94,7 +99,7 @@ void CheckMemory(dak::Session& session) {
 }
 
 void MeasureLatency(const DaemonProcess& daemon, double seconds, std::vector<Figure>* figures) {
-  dak::Session session = OpenSession(daemon);
+  dak::Session session = OpenSession(daemon.runtime_dir());
   CheckMemory(session);
   std::vector<double> allocate_us;
   std::vector<double> free_us;
@@ -152,7 +157,7 @@ double Rate(int clients, double seconds, const Make& make) {
 void MeasureRates(DaemonProcess& daemon, double seconds, std::vector<Figure>* figures) {
   for (const int clients : {1, 8, 64}) {
     const double pairs = Rate(clients, seconds, [&] {
-      auto session = std::make_shared<dak::Session>(OpenSession(daemon));
+      auto session = std::make_shared<dak::Session>(OpenSession(daemon.runtime_dir()));
       return [session] { Must(session->Free(Must(session->Allocate(Spec())))); };
     });
     figures->push_back({"allocate_free_clients_" + std::to_string(clients), 2 * pairs, "requests/s"});
@@ -164,6 +169,35 @@ void MeasureRates(DaemonProcess& daemon, double seconds, std::vector<Figure>* fi
     });
     figures->push_back({"list_pools_clients_" + std::to_string(clients), requests, "requests/s"});
   }
+}
+
+// The process that is killed: holds memory that it has written, and waits.
+int RunVictim(const std::string& runtime_dir) {
+  dak::Session session = OpenSession(runtime_dir);
+  const dak::Tensor w = Must(session.Allocate(Spec(kVictimRows)));
+  // Block by block: the kernel frees a dead process's own memory before it closes its sockets.
+  const std::vector<uint16_t> block(kRows * kCols, 1);
+  for (uint64_t row = 0; row < kVictimRows; row += kRows) Must(w.Upload(std::span(block), row * kCols * 2));
+  std::printf("ready\n");
+  std::fflush(stdout);
+  while (std::getchar() != EOF) continue;
+  return 0;
+}
+
+void MeasureReclaim(DaemonProcess& daemon, std::vector<Figure>* figures) {
+  std::vector<double> reclaim_ms;
+  for (int i = 0; i < kKills; ++i) {
+    ChildProcess victim({"/proc/self/exe", "--victim=" + daemon.runtime_dir()});
+    if (victim.ReadLine() != "ready") Die("the client that is to be killed didn't get ready");
+    if (daemon.SessionBytes() != kVictimRows * kCols * 2) Die("the client that is to be killed holds something else");
+    const Clock::time_point begin = Clock::now();
+    victim.Signal(SIGKILL);
+    if (!daemon.WaitUntil([&] { return daemon.SessionBytes() == 0; })) Die("a killed client's memory didn't come back");
+    reclaim_ms.push_back(Seconds(Clock::now() - begin) * 1e3);
+    victim.Wait();
+  }
+  figures->push_back({"reclaim_p50", Quantile(reclaim_ms, 0.5), "ms"});
+  figures->push_back({"reclaim_max", Quantile(reclaim_ms, 1), "ms"});
 }
 
 void MeasureStart(const Options& options, std::vector<Figure>* figures) {
@@ -207,6 +241,8 @@ Options Parse(int argc, char** argv) {
       options.device = value;
     } else if (name == "--json") {
       options.json = value;
+    } else if (name == "--victim") {
+      options.victim = value;
     } else if (name == "--seconds") {
       options.seconds = std::stod(value);
     } else {
@@ -222,6 +258,7 @@ Options Parse(int argc, char** argv) {
 int main(int argc, char** argv) {
   using namespace dak::testing;
   const Options options = Parse(argc, argv);
+  if (!options.victim.empty()) return RunVictim(options.victim);
   std::vector<Figure> figures;
   MeasureStart(options, &figures);
   DaemonOptions daemon_options;
@@ -229,6 +266,7 @@ int main(int argc, char** argv) {
   daemon_options.dakd = options.dakd;
   DaemonProcess daemon(daemon_options);
   MeasureLatency(daemon, options.seconds, &figures);
+  MeasureReclaim(daemon, &figures);
   MeasureRates(daemon, options.seconds, &figures);
   Print(options, figures);
   return 0;

@@ -3,11 +3,11 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <map>
 
 #include "tests/bench/dak_bench/check.h"
 #include "tests/bench/dak_bench/device_tools.h"
 #include "tests/bench/dak_bench/operation.h"
+#include "tests/bench/dak_bench/shapes.h"
 #include "tests/bench/dak_bench/table.h"
 #include "tests/bench/dak_bench/timing.h"
 
@@ -18,28 +18,6 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr uint64_t kRotatedBytes = uint64_t{300} << 20;  // six times an H100's L2
 constexpr double kGraphSeconds = 3e-3;                   // at least, so that its launch doesn't show
 constexpr uint64_t kAlignment = 256;
-
-struct Shape {
-  std::string name;
-  uint64_t n;
-  uint64_t k;
-};
-
-std::vector<Shape> ShapesOf(const std::string& model) {
-  const std::map<std::string, std::vector<Shape>> shapes = {
-      {"llama8b",
-       {{"8b.qkv", 6144, 4096}, {"8b.o", 4096, 4096}, {"8b.gate_up", 28'672, 4096}, {"8b.down", 4096, 14'336}}},
-      {"llama70b",
-       {{"70b.qkv", 10'240, 8192}, {"70b.o", 8192, 8192}, {"70b.gate_up", 57'344, 8192}, {"70b.down", 8192, 28'672}}},
-      {"opt6.7b", {{"opt6.7b.qkv", 12'288, 4096}, {"opt6.7b.fc1", 16'384, 4096}, {"opt6.7b.fc2", 4096, 16'384}}},
-      {"opt30b", {{"opt30b.qkv", 21'504, 7168}, {"opt30b.fc1", 28'672, 7168}, {"opt30b.fc2", 7168, 28'672}}}};
-  std::vector<Shape> result;
-  for (const auto& [name, list] : shapes) {
-    if (model == name || model == "all") result.insert(result.end(), list.begin(), list.end());
-  }
-  if (result.empty()) Fail("--model", "llama8b, llama70b, opt6.7b, opt30b or all");
-  return result;
-}
 
 // The same operation over several copies of its weights, whole ones in HBM, so that peers can use them too, and the
 // remote rows again on the host.
@@ -138,9 +116,9 @@ struct Peers {
   double copy_on_use_s = kNan;
 };
 
-Peers MeasurePeers(Context& context, const Rotation& rotation, double limit_s) {
+Peers MeasurePeers(Context& context, const Rotation& rotation, double limit_s, bool wanted) {
   Peers peers;
-  if (context.cublas == nullptr) return peers;
+  if (!wanted || context.cublas == nullptr) return peers;
   const auto gemm = [&](const Operation& op, const void* w, uint64_t first_row, uint64_t rows) {
     if (rows == 0) return;
     context.cublas->Gemm(op.x, w, static_cast<uint8_t*>(op.y) + first_row * kElementBytes, op.batch, rows, op.k, op.n,
@@ -184,7 +162,7 @@ std::string RunGemm(Context& context, const Options& options) {
         const double error = rotation.CheckNumbers("dak", run);
         if (options.tune) Tune(context, rotation, limit_s, shape.name);
         const double dak_s = rotation.Time(limit_s, run);
-        const Peers peers = MeasurePeers(context, rotation, limit_s);
+        const Peers peers = MeasurePeers(context, rotation, limit_s, options.peers);
         table.Add(Table::Row()
                       .Text("shape", shape.name)
                       .Number("batch", batch)

@@ -1,8 +1,11 @@
 // dak-bench: what dak's kernels do on this GPU, against its ceilings and against others, all measured in one run.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -13,13 +16,23 @@ namespace dak::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: dak-bench gemm|link|mix|pass|predict [--json FILE] [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
+    "usage: dak-bench gemm|attention|link|mix|pass|predict|launch|control|prefill|multicast [--json FILE]\n"
+    "                 [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
     "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--no-peers]\n"
     "gemm: one operation at a time; --tune also times the tiles that weren't chosen\n"
+    "attention: decode over paged KV, [--contexts 4096,65536] [--page 16|64] [--peer FILE of attention_peer.py]; a "
+    "ratio\n"
+    "      below 0 is the best one\n"
     "link: the kernel's remote reads by window\n"
     "mix:  local and remote rows at once, by window, and with none\n"
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
     "predict: the planner's model on a profile measured first, against passes; and greedy against uniform ratios\n"
+    "launch: CPU time of a launch\n"
+    "control: the same work with control and report page, and without\n"
+    "prefill: large batches; a ratio of -1 is what hides behind the products\n"
+    "multicast: remote tiles that every CTA of a cluster needs, with multicast and without\n"
+    "neighbours: processes that share the GPU under dakd; see dak-bench neighbours --help\n"
+    "--no-peers times dak alone; cuBLAS still gives the ceiling of compute\n"
     "Numbers are checked against float64 before anything is timed. Peers need libcublas in the loader's path.\n";
 
 template <class T>
@@ -41,6 +54,12 @@ Options Parse(int argc, char** argv) {
   if (options.command == "pass") {
     options.batches = {1, 64};
     options.ratios = {0, 0.02, 0.1, 0.3, 0.5};
+  } else if (options.command == "attention") {
+    options.batches = {1, 8, 32};
+    options.ratios = {0, -1, 0.1, 0.5};
+  } else if (options.command == "prefill") {
+    options.batches = {2048, 4096};
+    options.ratios = {0, 0.05, -1};
   }
   if (options.command == "predict") {
     options.batches = {1, 16, 64, 128, 256};
@@ -63,6 +82,12 @@ Options Parse(int argc, char** argv) {
       options.window_bytes = std::strtod(value(), nullptr);
     } else if (flag == "--model") {
       options.model = value();
+    } else if (flag == "--contexts") {
+      options.contexts = ParseList<uint64_t>(value());
+    } else if (flag == "--page") {
+      options.page_tokens = ParseList<uint32_t>(value()).at(0);
+    } else if (flag == "--peer") {
+      options.peer_path = value();
     } else if (flag == "--f16") {
       options.f16 = true;
     } else if (flag == "--tune") {
@@ -76,11 +101,21 @@ Options Parse(int argc, char** argv) {
   return options;
 }
 
+// A program of its own, which needs no GPU: it lies beside this one.
+[[noreturn]] void BecomeNeighbours(char** argv) {
+  const std::filesystem::path own = std::filesystem::read_symlink("/proc/self/exe");
+  const std::string program = own.parent_path() / "dak-bench-neighbours";
+  argv[1] = argv[0];
+  execv(program.c_str(), argv + 1);
+  Fail(program.c_str(), "can't be started");
+}
+
 }  // namespace
 }  // namespace dak::bench
 
 int main(int argc, char** argv) {
   using namespace dak::bench;
+  if (argc > 1 && std::strcmp(argv[1], "neighbours") == 0) BecomeNeighbours(argv);
   const Options options = Parse(argc, argv);
   const bool pass = options.command == "pass";
   const bool predict = options.command == "predict";
@@ -89,10 +124,12 @@ int main(int argc, char** argv) {
   // A pass: its weights and two layers of buffers; offloaded units are whole, so the host holds a little more.
   const uint64_t hbm_bytes = pass || predict ? 14 * kGiB : 3 * kGiB;
   const uint64_t host_bytes = pass ? static_cast<uint64_t>((most + 0.1) * 14.0 * kGiB) : 2 * kGiB;
-  Context context(hbm_bytes, host_bytes, options.f16, options.peers);
+  Context context(hbm_bytes, host_bytes, options.f16);
   std::string json;
   if (options.command == "gemm") {
     json = RunGemm(context, options);
+  } else if (options.command == "attention") {
+    json = RunAttention(context, options);
   } else if (options.command == "link") {
     json = RunLink(context, options);
   } else if (options.command == "mix") {
@@ -101,6 +138,14 @@ int main(int argc, char** argv) {
     json = RunPass(context, options);
   } else if (predict) {
     json = RunPredict(context, options);
+  } else if (options.command == "launch") {
+    json = RunLaunch(context);
+  } else if (options.command == "control") {
+    json = RunControl(context);
+  } else if (options.command == "prefill") {
+    json = RunPrefill(context, options);
+  } else if (options.command == "multicast") {
+    json = RunMulticast(context);
   } else {
     Fail(options.command.c_str(), "no such sub-command");
   }

@@ -45,6 +45,20 @@ double MeasureLink(const Context& context) {
 
 }  // namespace
 
+void CheckSplitNumbers(Context& context, DakGemm& dak, const Operation& operation,
+                       const std::optional<kernels::GemmPlan>& plan) {
+  DAK_CUDA(cudaMemsetAsync(operation.y, 0xFF, operation.batch * operation.n * kElementBytes, context.stream));
+  dak.Launch(operation, context.stream, plan);
+  const double error = RelativeError(operation.x, operation.w_local, operation.y, 1, operation.local_rows, operation.k,
+                                     context.f16, context.stream);
+  const double remote_error = RelativeError(
+      operation.x, operation.w_remote, static_cast<uint8_t*>(operation.y) + operation.local_rows * kElementBytes, 1,
+      operation.n - operation.local_rows, operation.k, context.f16, context.stream);
+  const bool local_wrong = operation.local_rows > 0 && !(error < kMaxRelativeError);
+  const bool remote_wrong = operation.local_rows < operation.n && !(remote_error < kMaxRelativeError);
+  if (local_wrong || remote_wrong) Fail("the split operation", "wrong numbers");
+}
+
 DakGemm::DakGemm() {
   int multiprocessors = 0;
   DAK_CUDA(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
@@ -100,14 +114,14 @@ void DakGemm::Launch(const Operation& operation, cudaStream_t stream, const std:
                                    operation.n - operation.local_rows, operation.k, kernels::kBoxRows));
   }
   launch.y = operation.y;
-  launch.control = control_;
-  launch.report = report_;
+  launch.control = use_pages_ ? control_ : nullptr;
+  launch.report = use_pages_ ? report_ : nullptr;
   launch.workspace = workspace_;
   launch.overlap_previous = overlap_;
   DAK_CUDA(kernels::LaunchDecodeGemm(launch, stream));
 }
 
-Context::Context(uint64_t hbm_size, uint64_t host_size, bool use_f16, bool peers)
+Context::Context(uint64_t hbm_size, uint64_t host_size, bool use_f16)
     : f16(use_f16), hbm_bytes(hbm_size), host_bytes(host_size) {
   cudaDeviceProp properties;
   DAK_CUDA(cudaGetDeviceProperties(&properties, 0));
@@ -121,7 +135,7 @@ Context::Context(uint64_t hbm_size, uint64_t host_size, bool use_f16, bool peers
   FillRandom(host, host_bytes / kElementBytes, f16, 2, stream);
   FillRandom(x, kActivations, f16, 3, stream);
   DAK_CUDA(cudaStreamSynchronize(stream));
-  if (peers) cublas = Cublas::Open();
+  cublas = Cublas::Open();
   ceilings.hbm_bytes_per_s = MeasureHbm(*this);
   ceilings.link_bytes_per_s = MeasureLink(*this);
   const uint64_t copied = std::min({kStreamedHost, host_bytes, hbm_bytes});

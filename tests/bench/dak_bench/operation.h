@@ -52,6 +52,8 @@ class DakGemm {
   v1::LinkReport report() const { return *report_; }
   // False: launches don't overlap the ones before them.
   void SetOverlap(bool overlap) { overlap_ = overlap; }
+  // False: launches know of no window and report nothing.
+  void SetPages(bool pages) { use_pages_ = pages; }
 
  private:
   kernels::DeviceTraits traits_;
@@ -60,6 +62,7 @@ class DakGemm {
   v1::LinkControl* control_ = nullptr;
   v1::LinkReport* report_ = nullptr;
   bool overlap_ = true;
+  bool use_pages_ = true;
 };
 
 // Rates of this device, measured before anything else.
@@ -72,14 +75,14 @@ struct Ceilings {
 
 class Context {
  public:
-  // Allocates and fills the memory, measures the ceilings and prints them. Peers are off without cuBLAS.
-  Context(uint64_t hbm_bytes, uint64_t host_bytes, bool f16, bool peers);
+  // Allocates and fills the memory, measures the ceilings and prints them.
+  Context(uint64_t hbm_bytes, uint64_t host_bytes, bool f16);
 
   // The time that no implementation is under.
   double Limit(double local_bytes, double link_bytes, double flops) const;
 
   cudaStream_t stream = nullptr;
-  std::unique_ptr<Cublas> cublas;
+  std::unique_ptr<Cublas> cublas;  // may be null
   bool f16 = false;
   uint8_t* hbm = nullptr;
   uint64_t hbm_bytes = 0;
@@ -94,6 +97,10 @@ class Context {
   static constexpr uint64_t kActivations = uint64_t{256} * 65'536;
 };
 
+// Ends the program if y's first row, poisoned before, isn't x w^T: of both parts, one at a time.
+void CheckSplitNumbers(Context& context, DakGemm& dak, const Operation& operation,
+                       const std::optional<kernels::GemmPlan>& plan = std::nullopt);
+
 // The sub-commands. Each ends the program with a message if a number is wrong.
 struct Options {
   std::string command;
@@ -105,12 +112,21 @@ struct Options {
   bool f16 = false;
   bool tune = false;
   bool peers = true;
+  // attention
+  std::vector<uint64_t> contexts = {4096, 16'384, 65'536};
+  uint32_t page_tokens = 16;
+  std::string peer_path;  // what attention_peer.py wrote, or empty
 };
+std::string RunAttention(Context& context, const Options& options);
 std::string RunGemm(Context& context, const Options& options);
 std::string RunLink(Context& context, const Options& options);
 std::string RunMix(Context& context, const Options& options);
 std::string RunPass(Context& context, const Options& options);
 std::string RunPredict(Context& context, const Options& options);
+std::string RunLaunch(Context& context);
+std::string RunControl(Context& context);
+std::string RunMulticast(Context& context);
+std::string RunPrefill(Context& context, const Options& options);
 
 }  // namespace dak::bench
 

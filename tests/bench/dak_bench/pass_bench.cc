@@ -15,16 +15,19 @@ namespace {
 
 constexpr uint32_t kLayers = 32;
 constexpr int kPassesPerGraph = 2;
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 // A Llama-3-8B: 14.0 GB of linear layers.
 Pass MakePass(const Context& context, uint64_t batch) {
   Pass pass;
   for (uint32_t layer = 0; layer < kLayers; ++layer) {
+    uint32_t kind = 0;
     for (const auto& [n, k] :
          {std::pair<uint64_t, uint64_t>{6144, 4096}, {4096, 4096}, {28'672, 4096}, {4096, 14'336}}) {
       pass.operations.push_back(
           {.batch = batch, .n = n, .k = k, .local_rows = n, .f16 = context.f16, .x = context.x, .y = context.y});
       pass.layer.push_back(layer);
+      pass.kind.push_back(kind++);
     }
   }
   return pass;
@@ -61,11 +64,35 @@ void CheckNumbers(Context& context, const Pass& pass) {
   }
 }
 
+struct Sums {
+  uint64_t local_bytes = 0;
+  uint64_t remote_bytes = 0;
+  double limit_s = 0;
+};
+
+Sums Sum(const Context& context, const Pass& pass) {
+  Sums sums;
+  for (const Operation& op : pass.operations) {
+    sums.local_bytes += op.local_bytes();
+    sums.remote_bytes += op.remote_bytes();
+    sums.limit_s += context.Limit(op.local_bytes(), op.remote_bytes(), 2.0 * op.batch * op.n * op.k);
+  }
+  return sums;
+}
+
+double TimeDak(Context& context, const Pass& pass) {
+  const auto enqueue = [&] {
+    for (int i = 0; i < kPassesPerGraph; ++i) {
+      for (const Operation& op : pass.operations) context.dak.Launch(op, context.stream);
+    }
+  };
+  return TimeGraph(context.stream, enqueue, 7, 1) / kPassesPerGraph;
+}
+
 }  // namespace
 
 std::string RunPass(Context& context, const Options& options) {
-  Table table("pass: 32 layers of Llama-3-8B's shape, milliseconds, " + context.device_name);
-  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  Table table("pass: 32 layers of Llama-3-8B's shape in a budget of HBM, buffers included, " + context.device_name);
   context.dak.SetWindow(static_cast<uint64_t>(options.window_bytes));
   for (const uint64_t batch : options.batches) {
     for (const double over : options.ratios) {
@@ -73,40 +100,33 @@ std::string RunPass(Context& context, const Options& options) {
       const auto budget = static_cast<uint64_t>((1 - over) * static_cast<double>(pass.bytes()));
       Split(context, pass, over);
       CheckNumbers(context, pass);
-      uint64_t local = 0;
-      uint64_t remote = 0;
-      double limit_s = 0;
-      for (const Operation& op : pass.operations) {
-        local += op.local_bytes();
-        remote += op.remote_bytes();
-        limit_s += context.Limit(op.local_bytes(), op.remote_bytes(), 2.0 * op.batch * op.n * op.k);
-      }
-      if (local > budget) Fail("pass", "the split is larger than the budget");
-      const double dak_s = TimeGraph(
-                               context.stream,
-                               [&] {
-                                 for (int i = 0; i < kPassesPerGraph; ++i) {
-                                   for (const Operation& op : pass.operations) context.dak.Launch(op, context.stream);
-                                 }
-                               },
-                               7, 1) /
-                           kPassesPerGraph;
-      Table::Row row;
-      row.Number("batch", batch).Number("over", over).Number("limit", limit_s * 1e3).Number("dak", dak_s * 1e3);
-      row.Number("of_limit", limit_s / dak_s);
+      const Sums sums = Sum(context, pass);
+      if (sums.local_bytes > budget) Fail("pass", "the split is larger than the budget");
+      const double dak_s = TimeDak(context, pass);
+      const auto add = [&](const char* who, double seconds, double share, double buffer_bytes) {
+        table.Add(Table::Row()
+                      .Number("batch", batch)
+                      .Number("over", over)
+                      .Number("hbm_gb", static_cast<double>(budget) * 1e-9)
+                      .Text("who", who)
+                      .Number("ms", seconds * 1e3)
+                      .Number("by_dak", seconds / dak_s)
+                      .Number("of_limit", sums.limit_s / seconds)
+                      .Number("offloaded", share)
+                      .Number("buffers_mb", buffer_bytes * 1e-6));
+      };
+      add("limit", sums.limit_s, kNan, kNan);
+      add("dak", dak_s, static_cast<double>(sums.remote_bytes) / static_cast<double>(pass.bytes()), 0);
+      if (context.cublas == nullptr || !options.peers) continue;
       double best = kNan;
-      for (const Peer peer : {Peer::kPrefetchLayers, Peer::kPrefetchOperations, Peer::kCopyOnUse, Peer::kZeroCopy}) {
-        if (context.cublas == nullptr) break;
+      for (const Peer peer : {Peer::kPrefetchLayers, Peer::kPrefetchOperations, Peer::kPrefetchFewest, Peer::kCopyOnUse,
+                              Peer::kZeroCopy}) {
         const PeerResult result = MeasurePeer(context, pass, peer, budget);
-        row.Number(PeerName(peer), result.seconds * 1e3).Number("share", result.offloaded_share);
+        add(over > 0 ? PeerName(peer) : "cublas", result.seconds, result.offloaded_share, result.buffer_bytes);
         if (!(best < result.seconds)) best = result.seconds;
-        if (over == 0) {  // all of them are plain cuBLAS then
-          row.Number("best_peer_by_dak", best / dak_s);
-          break;
-        }
+        if (over == 0) break;  // all of them are plain cuBLAS then
       }
-      if (over > 0) row.Number("best_peer_by_dak", best / dak_s);
-      table.Add(row);
+      add("best peer", best, kNan, kNan);
     }
   }
   return table.ToJson();

@@ -12,12 +12,14 @@ namespace {
 
 constexpr int kPassesPerGraph = 2;
 constexpr uint64_t kBuffers = 2;
+constexpr uint64_t kManyBytes = uint64_t{2} << 30;  // a pass takes so long then that few repeats do
 
 // Consecutive operations that move together.
 struct Unit {
   size_t first = 0;
   size_t count = 0;
   uint64_t bytes = 0;
+  uint32_t kind = 0;  // of its shape; whole layers are all of one kind
   bool offloaded = false;
   uint8_t* place = nullptr;  // resident: HBM; offloaded: host
 };
@@ -26,30 +28,62 @@ std::vector<Unit> UnitsOf(const Pass& pass, bool by_layer) {
   std::vector<Unit> units;
   for (size_t i = 0; i < pass.operations.size(); ++i) {
     const bool joins = by_layer && i > 0 && pass.layer[i] == pass.layer[i - 1];
-    if (!joins) units.push_back({.first = i});
+    if (!joins) units.push_back({.first = i, .kind = by_layer ? 0 : pass.kind[i]});
     units.back().count += 1;
     units.back().bytes += pass.operations[i].bytes();
   }
   return units;
 }
 
-// Offloads units, evenly spread, until the others and `buffers` buffers of the largest offloaded one fit. False if they
-// never do.
-bool Offload(std::vector<Unit>& units, uint64_t buffers, uint64_t budget_bytes) {
-  for (size_t wanted = 0; wanted <= units.size(); ++wanted) {
-    uint64_t resident = 0;
-    uint64_t largest = 0;
-    for (size_t i = 0; i < units.size(); ++i) {
-      units[i].offloaded = (i + 1) * wanted / units.size() != i * wanted / units.size();
-      if (units[i].offloaded) {
-        largest = std::max(largest, units[i].bytes);
-      } else {
-        resident += units[i].bytes;
-      }
+uint64_t OffloadedBytes(const std::vector<Unit>& units) {
+  uint64_t bytes = 0;
+  for (const Unit& unit : units) bytes += unit.offloaded ? unit.bytes : 0;
+  return bytes;
+}
+
+uint64_t LargestOffloaded(const std::vector<Unit>& units) {
+  uint64_t largest = 0;
+  for (const Unit& unit : units) largest = unit.offloaded ? std::max(largest, unit.bytes) : largest;
+  return largest;
+}
+
+// Offloads units of the kinds in the mask, evenly spread, until the others and `buffers` buffers of the largest
+// offloaded one fit. False if they never do.
+bool Offload(std::vector<Unit>& units, uint32_t kinds, uint64_t buffers, uint64_t budget_bytes) {
+  uint64_t all = 0;
+  size_t eligible = 0;
+  for (const Unit& unit : units) {
+    all += unit.bytes;
+    eligible += kinds >> unit.kind & 1;
+  }
+  for (size_t wanted = 0; wanted <= eligible; ++wanted) {
+    size_t i = 0;
+    for (Unit& unit : units) {
+      unit.offloaded = false;
+      if ((kinds >> unit.kind & 1) == 0) continue;
+      unit.offloaded = (i + 1) * wanted / eligible != i * wanted / eligible;
+      ++i;
     }
-    if (resident + buffers * largest <= budget_bytes) return true;
+    if (all - OffloadedBytes(units) + buffers * LargestOffloaded(units) <= budget_bytes) return true;
   }
   return false;
+}
+
+// Offloads what an attentive user would: of all sets of kinds, the one that moves the fewest bytes; small operations
+// need small buffers, but there are only so many of them.
+bool OffloadFewestBytes(std::vector<Unit>& units, uint64_t buffers, uint64_t budget_bytes) {
+  uint32_t kinds = 0;
+  for (const Unit& unit : units) kinds |= 1u << unit.kind;
+  uint32_t best = 0;
+  uint64_t least = 0;
+  for (uint32_t some = 1; some <= kinds; ++some) {
+    if (!Offload(units, some, buffers, budget_bytes)) continue;
+    const uint64_t bytes = OffloadedBytes(units);
+    if (best != 0 && bytes >= least) continue;
+    best = some;
+    least = bytes;
+  }
+  return best != 0 && Offload(units, best, buffers, budget_bytes);
 }
 
 // Gives every unit its memory: residents from HBM's start, offloaded ones from the host's; buffers come after.
@@ -165,6 +199,8 @@ const char* PeerName(Peer peer) {
       return "prefetch_layers";
     case Peer::kPrefetchOperations:
       return "prefetch_ops";
+    case Peer::kPrefetchFewest:
+      return "prefetch_tuned";
   }
   return "";
 }
@@ -173,20 +209,18 @@ PeerResult MeasurePeer(Context& context, const Pass& pass, Peer peer, uint64_t b
   constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
   std::vector<Unit> units = UnitsOf(pass, peer == Peer::kPrefetchLayers);
   const uint64_t buffers = peer == Peer::kZeroCopy ? 0 : peer == Peer::kCopyOnUse ? 1 : kBuffers;
-  if (!Offload(units, buffers, budget_bytes)) return {kNan, kNan};
+  const bool fewest = peer == Peer::kPrefetchFewest || peer == Peer::kCopyOnUse;
+  const bool fits =
+      fewest ? OffloadFewestBytes(units, buffers, budget_bytes) : Offload(units, ~uint32_t{0}, buffers, budget_bytes);
+  if (!fits) return {kNan, kNan, kNan};
   uint8_t* buffer = Place(context, units);
-  uint64_t offloaded = 0;
-  uint64_t buffer_bytes = 0;
-  for (const Unit& unit : units) {
-    if (!unit.offloaded) continue;
-    offloaded += unit.bytes;
-    buffer_bytes = std::max(buffer_bytes, unit.bytes);
-  }
+  const uint64_t offloaded = OffloadedBytes(units);
+  const uint64_t buffer_bytes = LargestOffloaded(units);
   Runner runner(context, pass);
   const double seconds = TimeGraph(
       context.stream,
       [&] {
-        if (peer == Peer::kPrefetchLayers || peer == Peer::kPrefetchOperations) {
+        if (buffers == kBuffers) {
           runner.Prefetch(units, buffer, buffer_bytes);
           return;
         }
@@ -198,8 +232,9 @@ PeerResult MeasurePeer(Context& context, const Pass& pass, Peer peer, uint64_t b
           }
         }
       },
-      5, 1);
-  return {seconds / kPassesPerGraph, static_cast<double>(offloaded) / static_cast<double>(pass.bytes())};
+      offloaded > kManyBytes ? 3 : 5, 1);
+  return {seconds / kPassesPerGraph, static_cast<double>(offloaded) / static_cast<double>(pass.bytes()),
+          static_cast<double>(buffers * buffer_bytes)};
 }
 
 }  // namespace dak::bench

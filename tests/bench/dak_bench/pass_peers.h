@@ -10,19 +10,23 @@
 
 namespace dak::bench {
 
-// The linear layers of a model, in order; `unit` of an operation is what is offloaded as one piece.
+// The linear layers of a model, in order.
 struct Pass {
   std::vector<Operation> operations;  // without places
   std::vector<uint32_t> layer;        // of each operation
+  std::vector<uint32_t> kind;         // likewise: its place in the layer
   uint64_t bytes() const;
 };
 
-enum class Peer { kZeroCopy, kCopyOnUse, kPrefetchLayers, kPrefetchOperations };
+// What is offloaded as one piece: a whole layer for kPrefetchLayers, else an operation. Pieces are spread evenly, over
+// all operations for kPrefetchOperations and kZeroCopy; the others take the kinds that let them move the fewest bytes.
+enum class Peer { kZeroCopy, kCopyOnUse, kPrefetchLayers, kPrefetchOperations, kPrefetchFewest };
 const char* PeerName(Peer peer);
 
 struct PeerResult {
   double seconds = 0;          // NaN if the budget is too small for its buffers
   double offloaded_share = 0;  // of the weights' bytes: buffers push weights out
+  double buffer_bytes = 0;     // of HBM, that hold no weights for good
 };
 
 // Median time of a pass in steady state. `budget_bytes` of HBM hold resident weights and the peer's buffers.

@@ -8,6 +8,7 @@ namespace dak::bench {
 namespace {
 
 constexpr size_t kLeastWidth = 9;
+constexpr size_t kLeastTextWidth = 19;
 
 std::string Format(const Table::Value& value) {
   if (const auto* text = std::get_if<std::string>(&value)) return *text;
@@ -47,13 +48,16 @@ Table::Row& Table::Row::Number(const std::string& name, double value) {
 }
 
 void Table::Add(const Row& row) {
-  const auto width = [](const std::string& name) { return static_cast<int>(std::max(kLeastWidth, name.size())); };
+  const auto width = [](const std::string& name, const Value& value) {
+    const size_t least = std::holds_alternative<std::string>(value) ? kLeastTextWidth : kLeastWidth;
+    return static_cast<int>(std::max(least, name.size()));
+  };
   if (rows_.empty()) {
     std::printf("\n%s\n", title_.c_str());
-    for (const auto& [name, value] : row.cells_) std::printf("%*s ", width(name), name.c_str());
+    for (const auto& [name, value] : row.cells_) std::printf("%*s ", width(name, value), name.c_str());
     std::printf("\n");
   }
-  for (const auto& [name, value] : row.cells_) std::printf("%*s ", width(name), Format(value).c_str());
+  for (const auto& [name, value] : row.cells_) std::printf("%*s ", width(name, value), Format(value).c_str());
   std::printf("\n");
   std::fflush(stdout);
   rows_.push_back(row);

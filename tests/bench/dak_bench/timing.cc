@@ -1,46 +1,95 @@
 #include "tests/bench/dak_bench/timing.h"
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "tests/bench/dak_bench/check.h"
 
 namespace dak::bench {
+namespace {
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(cudaStream_t stream) : stream_(stream) {
+    DAK_CUDA(cudaEventCreate(&begin_));
+    DAK_CUDA(cudaEventCreate(&end_));
+  }
+  ~Stopwatch() {
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
+  }
+  double Seconds(const std::function<void()>& enqueue) {
+    DAK_CUDA(cudaEventRecord(begin_, stream_));
+    enqueue();
+    DAK_CUDA(cudaEventRecord(end_, stream_));
+    DAK_CUDA(cudaEventSynchronize(end_));
+    float milliseconds = 0;
+    DAK_CUDA(cudaEventElapsedTime(&milliseconds, begin_, end_));
+    return milliseconds * 1e-3;
+  }
+
+ private:
+  cudaStream_t stream_;
+  cudaEvent_t begin_ = nullptr;
+  cudaEvent_t end_ = nullptr;
+};
+
+class Graph {
+ public:
+  Graph(cudaStream_t stream, const std::function<void()>& enqueue) : stream_(stream) {
+    DAK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+    enqueue();
+    DAK_CUDA(cudaStreamEndCapture(stream, &graph_));
+    DAK_CUDA(cudaGraphInstantiate(&exec_, graph_, 0));
+  }
+  ~Graph() {
+    cudaGraphExecDestroy(exec_);
+    cudaGraphDestroy(graph_);
+  }
+  void Replay() const { DAK_CUDA(cudaGraphLaunch(exec_, stream_)); }
+
+ private:
+  cudaStream_t stream_;
+  cudaGraph_t graph_ = nullptr;
+  cudaGraphExec_t exec_ = nullptr;
+};
+
+double Median(std::vector<double>& seconds) {
+  const auto middle = seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2);
+  std::nth_element(seconds.begin(), middle, seconds.end());
+  return *middle;
+}
+
+}  // namespace
 
 double TimeEvents(cudaStream_t stream, const std::function<void()>& enqueue, int repeats, int warmups) {
-  cudaEvent_t begin = nullptr;
-  cudaEvent_t end = nullptr;
-  DAK_CUDA(cudaEventCreate(&begin));
-  DAK_CUDA(cudaEventCreate(&end));
+  Stopwatch stopwatch(stream);
   for (int i = 0; i < warmups; ++i) enqueue();
   std::vector<double> seconds;
-  for (int i = 0; i < repeats; ++i) {
-    DAK_CUDA(cudaEventRecord(begin, stream));
-    enqueue();
-    DAK_CUDA(cudaEventRecord(end, stream));
-    DAK_CUDA(cudaEventSynchronize(end));
-    float milliseconds = 0;
-    DAK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
-    seconds.push_back(milliseconds * 1e-3);
-  }
-  DAK_CUDA(cudaEventDestroy(begin));
-  DAK_CUDA(cudaEventDestroy(end));
-  std::nth_element(seconds.begin(), seconds.begin() + repeats / 2, seconds.end());
-  return seconds[repeats / 2];
+  for (int i = 0; i < repeats; ++i) seconds.push_back(stopwatch.Seconds(enqueue));
+  return Median(seconds);
 }
 
 double TimeGraph(cudaStream_t stream, const std::function<void()>& enqueue, int repeats, int warmups) {
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t exec = nullptr;
-  DAK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
-  enqueue();
-  DAK_CUDA(cudaStreamEndCapture(stream, &graph));
-  DAK_CUDA(cudaGraphInstantiate(&exec, graph, 0));
-  const double seconds = TimeEvents(
-      stream, [&] { DAK_CUDA(cudaGraphLaunch(exec, stream)); }, repeats, warmups);
-  DAK_CUDA(cudaGraphExecDestroy(exec));
-  DAK_CUDA(cudaGraphDestroy(graph));
-  return seconds;
+  const Graph graph(stream, enqueue);
+  return TimeEvents(
+      stream, [&] { graph.Replay(); }, repeats, warmups);
+}
+
+std::pair<double, double> TimeGraphsInTurn(cudaStream_t stream, const std::function<void()>& first,
+                                           const std::function<void()>& second, int repeats) {
+  Stopwatch stopwatch(stream);
+  const Graph first_graph(stream, first);
+  const Graph second_graph(stream, second);
+  first_graph.Replay();
+  second_graph.Replay();
+  std::array<std::vector<double>, 2> seconds;
+  for (int i = 0; i < repeats; ++i) {
+    seconds[0].push_back(stopwatch.Seconds([&] { first_graph.Replay(); }));
+    seconds[1].push_back(stopwatch.Seconds([&] { second_graph.Replay(); }));
+  }
+  return {Median(seconds[0]), Median(seconds[1])};
 }
 
 }  // namespace dak::bench

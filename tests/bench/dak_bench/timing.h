@@ -5,12 +5,17 @@
 #include <cuda_runtime_api.h>
 
 #include <functional>
+#include <utility>
 
 namespace dak::bench {
 
 // Captures `enqueue` once and returns the median seconds of a replay, after `warmups`. What `enqueue` forks to other
 // streams must join `stream` again.
 double TimeGraph(cudaStream_t stream, const std::function<void()>& enqueue, int repeats = 15, int warmups = 3);
+
+// The same of two pieces of work, by replays in turn, so that what drifts while they run is in both figures.
+std::pair<double, double> TimeGraphsInTurn(cudaStream_t stream, const std::function<void()>& first,
+                                           const std::function<void()>& second, int repeats);
 
 // Median seconds of `enqueue` itself, between two events.
 double TimeEvents(cudaStream_t stream, const std::function<void()>& enqueue, int repeats = 15, int warmups = 3);

@@ -1,7 +1,10 @@
 // What the C ABI refuses before it asks anybody.
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <vector>
 
 #include "tests/unit/client/client_fixture.h"
 
@@ -175,9 +178,37 @@ TEST_F(CApiTest, GemmNamesWhatItCannotUse) {
   EXPECT_EQ(field(w, address(x), address(x), 1), "y");
   EXPECT_EQ(field(w, address(x), w.GetParts()->back().device_address, 1), "y");
   EXPECT_EQ(field(w, address(x), address(y), 0), "batch");
-  EXPECT_EQ(field(w, address(x), address(y), 257), "batch");
+  EXPECT_EQ(field(w, address(x), address(y), 8193), "batch");
   EXPECT_TRUE(session_.Gemm(w, address(x), address(y), 64).ok());
   EXPECT_TRUE(session_.Synchronize().ok());
+}
+
+TEST_F(CApiTest, GemmPassesTheEpilogueOn) {
+  constexpr uint32_t kBatch = 2;
+  dak::Tensor w = *session_.Allocate(Spec("w"));  // all zero
+  const uint64_t rows = w.GetInfo()->rows;
+  alignas(64) static uint16_t x[kBatch * 64];
+  std::vector<uint16_t> bias(rows);
+  for (uint64_t row = 0; row < rows; ++row) bias[row] = static_cast<uint16_t>(0x3F80 + row % 8);  // bf16, about 1
+  alignas(64) static uint16_t y[kBatch * 128];
+  std::fill(std::begin(y), std::end(y), 0xFFFF);
+  const auto address = [](const void* pointer) { return reinterpret_cast<uint64_t>(pointer); };
+  dak::Status status = session_.Gemm(w, address(x), address(y), kBatch, nullptr, {.bias = address(bias.data())});
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  for (uint64_t i = 0; i < kBatch * rows; ++i) EXPECT_EQ(y[i], bias[i % rows]);
+  // y is half as wide now, and what lies behind it stays.
+  std::fill(std::begin(y), std::end(y), 0xFFFF);
+  const dak::Epilogue swiglu = {.residual = address(bias.data()), .activation = DAK_ACTIVATION_SWIGLU};
+  status = session_.Gemm(w, address(x), address(y), 1, nullptr, swiglu);
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  for (uint64_t i = 0; i < rows / 2; ++i) EXPECT_EQ(y[i], bias[i]);
+  EXPECT_EQ(y[rows / 2], 0xFFFF);
+  const auto field = [&](const dak::Epilogue& epilogue) {
+    return session_.Gemm(w, address(x), address(y), 1, nullptr, epilogue).field();
+  };
+  EXPECT_EQ(field({.bias = 1}), "bias");
+  EXPECT_EQ(field({.residual = 1}), "residual");
+  EXPECT_EQ(field({.activation = static_cast<dak_activation>(7)}), "activation");
 }
 
 TEST(ExportsTest, NothingButTheAbiIsVisible) {

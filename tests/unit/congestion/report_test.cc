@@ -34,6 +34,9 @@ TEST(CompareTest, TellsNothingOfAnIntervalWithoutReads) {
   EXPECT_EQ(measured.bytes_per_s, 0);
   EXPECT_EQ(measured.round_trip_ns, 0);
   EXPECT_FALSE(measured.suspect);
+  EXPECT_TRUE(measured.still);
+  EXPECT_FALSE(Compare({}, kBefore, After(1, 0, 0), kIntervalNs).still);
+  EXPECT_FALSE(Compare({}, kBefore, After(0, 2'500, 1), kIntervalNs).still);
 }
 
 TEST(CompareTest, TakesThePeakOnlyIfItGrew) {

@@ -12,6 +12,7 @@ namespace {
 constexpr uint64_t kStepNs = 100'000;
 constexpr double kTileBytes = 8 * 1024;
 constexpr double kSampledTrips = 1.0 / 16;  // kernels time one read in 16
+constexpr double kReaders = 4;              // CTAs that read for a session, each of which waits for one read at a time
 
 }  // namespace
 
@@ -64,10 +65,16 @@ double Simulator::Noise() {
   return 1 + noise_ * (2 * static_cast<double>(random_() >> 11) / static_cast<double>(uint64_t{1} << 53) - 1);
 }
 
+bool Simulator::HasTurn(size_t i) const { return link_.turn_ns == 0 || now_ns_ / link_.turn_ns % readers_.size() == i; }
+bool Simulator::BeginsTurn() const { return link_.turn_ns != 0 && now_ns_ % link_.turn_ns < kStepNs; }
+
 void Simulator::Step(Observed& observed) {
   const double seconds = kStepNs * 1e-9;
   double inflight_bytes = link_.foreign_bytes + background_window_bytes_;
+  size_t number = 0;
   for (auto& [id, reader] : readers_) {
+    reader.has_turn = HasTurn(number++);
+    if (!reader.has_turn) continue;
     const SimulatedSession& session = reader.session;
     // Even a window of 0 leaves a tile in flight.
     reader.inflight_bytes = session.inflight_bytes
@@ -79,6 +86,12 @@ void Simulator::Step(Observed& observed) {
   const double served = std::min(inflight_bytes / link_.round_trip_ns * 1e9, link_.bandwidth_bytes_per_s);
   const double round_trip_ns = std::max(link_.round_trip_ns, inflight_bytes / link_.bandwidth_bytes_per_s * 1e9);
   for (auto& [id, reader] : readers_) {
+    observed.bytes_per_s[id] += 0;
+    if (!reader.has_turn) continue;
+    if (BeginsTurn() && link_.reports_waits && readers_.size() > 1) {
+      reader.round_trips += kReaders;
+      reader.round_trip_ns += kReaders * static_cast<double>((readers_.size() - 1) * link_.turn_ns);
+    }
     const double bytes = inflight_bytes == 0 ? 0 : served * reader.inflight_bytes / inflight_bytes * seconds;
     const double trips = bytes / kTileBytes * kSampledTrips;
     reader.bytes += bytes * Noise();

@@ -22,6 +22,11 @@ struct SimulatedLink {
   double round_trip_ns = 1'800;
   double cliff_bytes = 1'000'000;
   double foreign_bytes = 0;  // in flight by traffic that isn't dak's
+  // Without MPS: sessions have the GPU in turn, for this long each; 0: all at once. Who waits reads nothing, and its
+  // report stands still.
+  uint64_t turn_ns = 0;
+  // Whether the round trips that end in a later turn are in the reports.
+  bool reports_waits = false;
 };
 
 struct SimulatedSession {
@@ -86,9 +91,13 @@ class Simulator {
   struct Reader {
     SimulatedSession session;
     double window_bytes = 0;
+    bool has_turn = true;
     double bytes = 0, round_trip_ns = 0, round_trips = 0, inflight_bytes = 0, peak_bytes = 0;
   };
   void Step(Observed& observed);
+  // By number among those that are there: whether its turn is now, and whether it began in this step.
+  bool HasTurn(size_t i) const;
+  bool BeginsTurn() const;
   void Tick(Observed& observed);
   Observed RunFor(double milliseconds, bool ticks);
   double Noise();

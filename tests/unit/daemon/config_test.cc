@@ -224,7 +224,7 @@ TEST(CommandLineTest, HelpNamesEveryFlag) {
 }
 
 std::string ReadSource(const std::string& path) {
-  std::ifstream file(std::string(DAK_SOURCE_DIR) + "/" + path);
+  std::ifstream file(DAK_SOURCE_DIR "/" + path);
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 

@@ -80,7 +80,9 @@ TEST_F(HandlesTest, ConnectionWithoutASessionHasNoHandles) {
   EXPECT_EQ(greeting.reply.api_version(), 1u);
   EXPECT_EQ(greeting.reply.connection_ticket().size(), 16u);
   EXPECT_FALSE(greeting.reply.daemon_version().empty());
-  EXPECT_EQ(connection.Fetch({AllocateForTicket(session_, "a")}).reply.code(), kFailedPrecondition);
+  const v1::HandleReply refused = connection.Fetch({AllocateForTicket(session_, "a")}).reply;
+  EXPECT_EQ(refused.code(), kFailedPrecondition);
+  EXPECT_EQ(refused.detail().reason(), "NO_SESSION");
 }
 
 TEST_F(HandlesTest, GarbageIsAnsweredAndCostsNothing) {
@@ -162,7 +164,10 @@ TEST(HandlesLimitTest, ConnectionsAreBounded) {
     HandleConnection b(daemon.options().runtime_dir);
     EXPECT_EQ(b.Receive().reply.code(), 0);
     HandleConnection c(daemon.options().runtime_dir);
-    EXPECT_EQ(c.Receive().reply.code(), kResourceExhausted);
+    const v1::HandleReply refused = c.Receive().reply;
+    EXPECT_EQ(refused.code(), kResourceExhausted);
+    EXPECT_EQ(refused.detail().reason(), "TOO_MANY_CONNECTIONS");
+    EXPECT_EQ(refused.detail().limit(), "at most 2");
     EXPECT_TRUE(c.Receive().ended);
   }
   EXPECT_TRUE(WaitUntil([&] {

@@ -137,6 +137,7 @@ TEST(ShutdownTest, StartSaysWhatItCannotHave) {
   const absl::Status too_large = StartStatus(options);
   EXPECT_EQ(too_large.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(DetailOf(too_large).field, "pools.hbm.capacity");
+  EXPECT_EQ(DetailOf(too_large).reason, "POOL_TOO_LARGE");
   EXPECT_EQ(DetailOf(too_large).shortfall_bytes, (uint64_t{1} << 40) - (uint64_t{1} << 30));
 
   options = OptionsIn(directory);

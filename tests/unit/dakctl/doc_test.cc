@@ -14,7 +14,7 @@ namespace dak::dakctl {
 namespace {
 
 std::string Document() {
-  std::ifstream in(std::string(DAK_SOURCE_DIR) + "/docs/dakctl.md");
+  std::ifstream in(DAK_SOURCE_DIR "/docs/dakctl.md");
   EXPECT_TRUE(in.good());
   std::ostringstream text;
   text << in.rdbuf();

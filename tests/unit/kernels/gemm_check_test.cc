@@ -18,16 +18,18 @@ void ExpectRefused(const GemmShape& shape, const char* field, const char* limit)
 TEST(CheckGemmTest, TakesTheEndsOfEveryRange) {
   EXPECT_TRUE(CheckGemm(Valid()).ok());
   EXPECT_TRUE(CheckGemm({1, 1, 8, 0, ElementType::kF16}).ok());
-  EXPECT_TRUE(CheckGemm({256, 1, 8, 1, ElementType::kF16}).ok());
+  EXPECT_TRUE(CheckGemm({8192, 1, 8, 1, ElementType::kF16}).ok());
+  EXPECT_TRUE(CheckGemm({8192, 100, 0x7FFF'FFF8, 100, ElementType::kF16}).ok());
+  EXPECT_TRUE(CheckGemm({8192, 100, 131'072, 99, ElementType::kF16}).ok());
   EXPECT_TRUE(CheckGemm({256, 0x7FFF'FFFF, 0x7FFF'FFF8, 0, ElementType::kBf16}).ok());
 }
 
 TEST(CheckGemmTest, NamesTheFieldAndTheLimit) {
   GemmShape shape = Valid();
   shape.batch = 0;
-  ExpectRefused(shape, "batch", "1 to 256");
-  shape.batch = 257;
-  ExpectRefused(shape, "batch", "1 to 256");
+  ExpectRefused(shape, "batch", "1 to 8192");
+  shape.batch = 8193;
+  ExpectRefused(shape, "batch", "1 to 8192");
   shape = Valid();
   shape.n = 0;
   ExpectRefused(shape, "n", "1 to 2147483647");
@@ -38,6 +40,8 @@ TEST(CheckGemmTest, NamesTheFieldAndTheLimit) {
   ExpectRefused(shape, "k", "a multiple of 8");
   shape.k = 0;
   ExpectRefused(shape, "k", "8 to 2147483647");
+  shape = {.batch = 257, .n = 100, .k = 131'080, .local_rows = 99, .element = ElementType::kBf16};
+  ExpectRefused(shape, "k", "at most 131072 where batch is above 256 and rows are remote");
   shape = Valid();
   shape.local_rows = 101;
   ExpectRefused(shape, "local_rows", "0 to n, 100");

@@ -106,6 +106,18 @@ TEST(GemmReferenceTest, ReportsExactBytesAndEndsWithNothingInFlight) {
   EXPECT_EQ(report.inflight_peak_bytes, 2 * kBoxBytes) << "the peak is kept";
 }
 
+TEST(GemmReferenceTest, ALargeBatchReadsEachRemoteByteOnceToo) {
+  for (const ElementType element : {ElementType::kBf16, ElementType::kF16}) {
+    Problem problem({700, 150, 136, 20, element}, 11);
+    v1::LinkReport report{};
+    const auto stats = GemmReference(problem.shape, problem.Operands(), {nullptr, &report}, TestModel(), false);
+    ASSERT_TRUE(stats.ok());
+    EXPECT_EQ(report.bytes, 130u * 136 * 2);
+    EXPECT_EQ(stats->remote_bytes, report.bytes);
+    EXPECT_LT(problem.RelativeError(), element == ElementType::kBf16 ? 4e-3 : 5e-4);
+  }
+}
+
 TEST(GemmReferenceTest, AWindowOfZeroStillEnds) {
   Problem problem({2, 100, 64, 0, ElementType::kF16}, 2);
   v1::LinkControl control{};

@@ -154,7 +154,7 @@ TEST_F(DaemonScrapeTest, WhatKernelsReportBecomesSeries) {
 
 TEST_F(DaemonScrapeTest, EverythingExposedIsDocumented) {
   TestSession session(dir(), "any");
-  const std::string documented = ReadFile(std::string(DAK_SOURCE_DIR) + "/docs/metrics.md");
+  const std::string documented = ReadFile(DAK_SOURCE_DIR "/docs/metrics.md");
   const auto families = Parse(Body(HttpGet(daemon_->metrics_address(), "/metrics"))).families;
   EXPECT_GT(families.size(), 20u);
   for (const auto& [name, family] : families) EXPECT_THAT(documented, HasSubstr("`" + name + "`"));

@@ -1,0 +1,32 @@
+#include "kernels/attention_plan.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace dak::kernels {
+namespace {
+
+// One remote CTA's share of the window: its producer gets through so many reads a second, whatever their size.
+constexpr double kRemoteCtaInflightBlocks = 8;
+// What an SM needs in flight to read HBM at its full rate, and what it may have where remote reads wait behind it: as
+// for GEMM.
+constexpr uint32_t kMixedInflightBytes = 48 * 1024;
+constexpr uint32_t kLocalInflightBytes = 96 * 1024;
+
+}  // namespace
+
+AttentionPlan PlanAttention(uint32_t head_dim, const DeviceTraits& device, const LinkTraits& link) {
+  const uint32_t block_bytes = BlockBytes(head_dim);
+  AttentionPlan plan;
+  plan.ctas = std::max(2u, device.multiprocessors);
+  const double inflight_bytes = std::max(link.window_bytes, link.bytes_per_s * link.round_trip_s);
+  const double full = std::ceil(inflight_bytes / (kRemoteCtaInflightBlocks * block_bytes));
+  const uint32_t most = std::min(kMaxRemoteCtas, plan.ctas / 2);
+  plan.full_remote_ctas = static_cast<uint32_t>(std::clamp<double>(full, 1, most));
+  plan.remote_by_local_time = static_cast<float>(device.hbm_bytes_per_s / link.bytes_per_s);
+  plan.mixed_inflight_blocks = kMixedInflightBytes / block_bytes;
+  plan.local_inflight_blocks = kLocalInflightBytes / block_bytes;
+  return plan;
+}
+
+}  // namespace dak::kernels

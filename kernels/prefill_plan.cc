@@ -1,0 +1,86 @@
+#include "kernels/prefill_plan.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace dak::kernels {
+namespace {
+
+uint32_t Narrow(uint64_t value) { return static_cast<uint32_t>(value); }
+
+// So many, in pairs, that the link's share which hides behind the products is fetched with a quarter in reserve.
+uint32_t CountFetchers(double remote_bytes, double compute_s, const DeviceTraits& device, const LinkTraits& link,
+                       const PrefillTraits& traits) {
+  const double needed = std::min(link.bytes_per_s, 1.25 * remote_bytes / compute_s);
+  const double pairs = std::ceil(needed / (traits.fetcher_bytes_per_s * kPrefillClusterCtas));
+  const double most = std::max(1u, std::min(kMaxPrefillFetchers, device.multiprocessors / 4) / kPrefillClusterCtas);
+  return kPrefillClusterCtas * Narrow(static_cast<uint64_t>(std::clamp(pairs, 1.0, most)));
+}
+
+// The first wave's tiles are all local where the others have room: then the link is ahead of the products from the
+// first wave on, and its latency doesn't show.
+uint32_t FirstRemoteTile(const PrefillLayout& layout, uint32_t wave_tiles) {
+  const uint32_t needed = Narrow(DivideUp(layout.remote_boxes, layout.row_boxes));
+  return std::min(wave_tiles < layout.tiles ? wave_tiles : 0, layout.tiles - needed);
+}
+
+// As many tiles as run at once, unless the ring would be too small for their chunks.
+uint32_t GroupTiles(const PrefillLayout& layout, uint32_t wave_tiles) {
+  const auto fits = [&](uint64_t tiles) {
+    const uint64_t boxes = DivideUp(tiles * layout.remote_boxes, layout.tiles - layout.first_remote_tile);
+    return boxes * layout.k_chunks <= kPrefillRingSlots;
+  };
+  uint32_t tiles = wave_tiles;
+  while (tiles > 1 && !fits(tiles)) --tiles;
+  return tiles;
+}
+
+}  // namespace
+
+double ModelPrefillSeconds(const PrefillPlan& plan, const DeviceTraits& device, const PrefillTraits& traits) {
+  const PrefillLayout& layout = plan.layout;
+  const double sms = std::max(1u, device.multiprocessors);
+  const double flops = 2.0 * kPrefillBatchTile * layout.row_boxes * kBoxRows * kChunkColumns;
+  const double bytes = kPrefillBatchTile * kChunkColumns * 2.0 + layout.row_boxes * double{kBoxBytes} / 2;
+  const double chunk_s = std::max(flops / (traits.flops_per_s / sms), bytes / (traits.l2_bytes_per_s / sms));
+  const auto waves = static_cast<double>(DivideUp(layout.Items(), plan.clusters));
+  return waves * (layout.k_chunks * chunk_s + traits.tile_overhead_s);
+}
+
+PrefillPlan PlanPrefillTile(uint32_t row_boxes, uint32_t batch, uint64_t n, uint64_t k, uint64_t local_rows,
+                            const DeviceTraits& device, const LinkTraits& link, const PrefillTraits& traits) {
+  PrefillPlan plan;
+  PrefillLayout& layout = plan.layout;
+  layout.row_boxes = row_boxes;
+  layout.pairs = Narrow(DivideUp(batch, kPrefillPairBatch));
+  layout.local_boxes = Narrow(DivideUp(local_rows, kBoxRows));
+  layout.remote_boxes = Narrow(DivideUp(n - local_rows, kBoxRows));
+  layout.k_chunks = Narrow(DivideUp(k, kChunkColumns));
+  layout.tiles = Narrow(DivideUp(layout.local_boxes + layout.remote_boxes, row_boxes));
+  const uint32_t all = std::max(1u, device.multiprocessors / kPrefillClusterCtas);
+  const auto clusters = [&](uint32_t most) {
+    return Narrow(std::clamp<uint64_t>(layout.Items(), 1, std::max(1u, most)));
+  };
+  plan.clusters = clusters(all);
+  if (layout.remote_boxes == 0) return plan;
+  const double compute_s = ModelPrefillSeconds(plan, device, traits);
+  plan.fetchers =
+      CountFetchers(static_cast<double>(n - local_rows) * static_cast<double>(k) * 2, compute_s, device, link, traits);
+  const uint32_t fetch_clusters = plan.fetchers / kPrefillClusterCtas;
+  plan.clusters = clusters(all > fetch_clusters ? all - fetch_clusters : 1);
+  const uint32_t wave_tiles = std::max(1u, plan.clusters / layout.pairs);
+  layout.first_remote_tile = FirstRemoteTile(layout, wave_tiles);
+  layout.group_tiles = GroupTiles(layout, wave_tiles);
+  return plan;
+}
+
+PrefillPlan PlanPrefill(uint32_t batch, uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& device,
+                        const LinkTraits& link, const PrefillTraits& traits) {
+  const PrefillPlan narrow = PlanPrefillTile(2, batch, n, k, local_rows, device, link, traits);
+  const bool wide_fits = local_rows == n || DivideUp(k, kChunkColumns) * 4 <= kPrefillRingSlots;
+  if (!wide_fits) return narrow;
+  const PrefillPlan wide = PlanPrefillTile(4, batch, n, k, local_rows, device, link, traits);
+  return ModelPrefillSeconds(wide, device, traits) <= ModelPrefillSeconds(narrow, device, traits) ? wide : narrow;
+}
+
+}  // namespace dak::kernels

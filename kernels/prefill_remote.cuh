@@ -1,0 +1,262 @@
+// The fetchers of the prefill kernel, and what its other CTAs know of the ring that they fill.
+//
+// Fetcher f of F brings the chunks with sequence numbers f, f + F, ... from the link into its shared memory, within its
+// share of the window, and writes them to the ring as they lie there, swizzled. Slot s % kPrefillRingSlots holds chunk
+// s. Each slot has a word in HBM: (s + 1) << 16 | how many CTAs have still to read it. A slot is free when nobody has,
+// and holds chunk s for a reader while the word's upper part is s + 1 and the lower one isn't 0: a word that an earlier
+// launch left has 0 there, and a chunk of this launch isn't through before each of its readers has read it.
+//
+// The window is shared out as in the decode kernel (decode_remote.cuh), but a fetcher without a share would stop those
+// with one, since the ring is filled in order. So a window of fewer boxes than fetchers is used by one after another:
+// chunk s is read when all before it are in the ring. The window is then a box.
+#ifndef DAK_KERNELS_PREFILL_REMOTE_CUH_
+#define DAK_KERNELS_PREFILL_REMOTE_CUH_
+
+#include "kernels/decode_remote.cuh"
+#include "kernels/prefill_common.cuh"
+
+namespace dak::kernels {
+
+struct FetchTraits {
+  static constexpr uint32_t kWStages = kMaxWStages;
+};
+static_assert(FetchTraits::kWStages * kBoxBytes <= PrefillInstance<4, false>::kRingBytes);
+
+struct FetchShared {
+  DecodeShared link;
+  volatile uint32_t serial;   // the window holds fewer boxes than there are fetchers
+  volatile uint32_t retired;  // every read has come back
+};
+static_assert(sizeof(FetchShared) <= kControlBytes);
+
+__device__ inline uint64_t SlotWord(uint64_t sequence, uint32_t readers) { return (sequence + 1) << 16 | readers; }
+__device__ inline bool IsFree(uint64_t word) { return (word & 0xFFFF) == 0; }
+__device__ inline bool Holds(uint64_t word, uint64_t sequence) { return word >> 16 == sequence + 1 && !IsFree(word); }
+
+// What every CTA of an item reads once: a chunk's slot is read by both CTAs of every pair.
+__device__ inline uint32_t ReadersOf(const PrefillLayout& layout) { return layout.pairs * kPrefillClusterCtas; }
+
+// A fetcher's share of the window.
+struct FetchShare {
+  FetchShared& shared;
+  __device__ uint32_t operator()(uint64_t window_bytes, uint32_t /*finished_mask*/, const WorkRange& work) const {
+    const uint64_t held = window_bytes / kBoxBytes;
+    shared.serial = held < work.workers ? 1 : 0;
+    if (held < work.workers) return kBoxBytes;
+    const auto boxes = static_cast<uint32_t>(held > 0xFFFF ? 0xFFFF : held);
+    return (boxes / work.workers + (work.worker < boxes % work.workers ? 1 : 0)) * kBoxBytes;
+  }
+};
+
+// One thread that reads the fetcher's chunks from the link.
+class Fetcher {
+ public:
+  __device__ Fetcher(const PrefillParams& p, const WorkRange& work, uint8_t* stages, FetchShared& shared)
+      : p_(p), work_(work), stages_(stages), shared_(shared), policy_(ptx::EvictFirstPolicy()), gate_(shared.link) {}
+
+  __device__ void Run() {
+    ptx::PrefetchTensorMap(&p_.base.w_remote_map);
+    OpenLink(p_.base, work_, shared_.link);
+    uint64_t next = work_.worker;
+    for (uint32_t i = 0; i < p_.layout.Groups(); ++i) {
+      const PrefillGroup group(p_.layout, i);
+      const uint64_t end = group.begin + uint64_t{group.count} * p_.layout.k_chunks;
+      for (; next < end; next += work_.workers) {
+        const auto offset = static_cast<uint32_t>(next - group.begin);  // a group fits in the ring
+        Fetch(next, group.first + offset % group.count, offset / group.count);
+      }
+    }
+    gate_.Drain();
+    shared_.retired = 1;
+  }
+
+ private:
+  __device__ void Fetch(uint64_t sequence, uint32_t box, uint32_t chunk) {
+    const uint64_t rows_left = work_.part_rows - uint64_t{box} * kBoxRows;
+    const auto rows = static_cast<uint32_t>(rows_left < kBoxRows ? rows_left : kBoxRows);
+    const uint32_t columns_left = p_.base.k - chunk * kChunkColumns;
+    const uint32_t bytes = rows * (columns_left < kChunkColumns ? columns_left : kChunkColumns) * 2;
+    WaitFor(&shared_.link.w_empty[place_.stage], place_.phase ^ 1);
+    gate_.WaitForRoom(bytes);
+    while (shared_.serial != 0) {
+      gate_.Drain();
+      if (AllBeforeAreIn(sequence)) break;
+    }
+    gate_.WaitForRoom(bytes);
+    gate_.OnIssue(place_.stage, bytes);
+    uint64_t* full = &shared_.link.w_full[place_.stage];
+    cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
+                                         uint32_t{kBoxBytes});
+    ptx::TmaLoad(stages_ + place_.stage * kBoxBytes, &p_.base.w_remote_map, static_cast<int32_t>(chunk * kChunkColumns),
+                 static_cast<int32_t>(box * kBoxRows), full, policy_);
+    place_.Advance(FetchTraits::kWStages);
+  }
+
+  __device__ bool AllBeforeAreIn(uint64_t sequence) const {
+    for (uint32_t i = 0; i < work_.workers; ++i) {
+      if (i == work_.worker || sequence <= i) continue;
+      const uint64_t needed = (sequence - i + work_.workers - 1) / work_.workers;
+      if (ptx::LoadAcquireGpu(&p_.workspace.counters->fetched[i]) < needed) return false;
+    }
+    return true;
+  }
+
+  const PrefillParams& p_;
+  const WorkRange& work_;
+  uint8_t* stages_;
+  FetchShared& shared_;
+  uint64_t policy_;
+  RemoteGate<FetchTraits> gate_;
+  RingPlace place_;
+};
+
+// Writes one chunk to its slot and lets its readers have it.
+__device__ inline void PutIntoRing(const PrefillParams& p, const uint8_t* chunk, uint64_t sequence, uint64_t* word) {
+  // The slot was seen free by an ordinary load, and is written by the asynchronous proxy.
+  cuda::ptx::fence_proxy_async();
+  cuda::ptx::cp_async_bulk(cuda::ptx::space_global, cuda::ptx::space_shared,
+                           p.workspace.ring + sequence % kPrefillRingSlots * kBoxBytes, chunk, uint32_t{kBoxBytes});
+  cuda::ptx::cp_async_bulk_commit_group();
+  cuda::ptx::cp_async_bulk_wait_group(cuda::ptx::n32_t<0>());
+  cuda::ptx::fence_proxy_async();
+  ptx::StoreReleaseGpu(word, SlotWord(sequence, ReadersOf(p.layout)));
+}
+
+// One warp that moves what has come into the ring, up to a chunk a lane at once: a write to HBM and its flag take
+// longer than a read of the link at its rate.
+__device__ inline void StoreFetched(const PrefillParams& p, const WorkRange& work, const uint8_t* stages,
+                                    FetchShared& shared) {
+  const uint32_t lane = threadIdx.x % kWarpThreads;
+  const uint64_t all = p.layout.RemoteChunks();
+  const uint64_t count = all > work.worker ? (all - work.worker - 1) / work.workers + 1 : 0;
+  // How many lanes from the first on have `condition`.
+  const auto leading = [](bool condition) {
+    const uint32_t mask = __ballot_sync(~0u, condition);
+    return mask == ~0u ? kWarpThreads : static_cast<uint32_t>(__ffs(static_cast<int>(~mask)) - 1);
+  };
+  for (uint64_t next = 0; next < count;) {
+    const uint64_t mine = next + lane;
+    const auto stage = static_cast<uint32_t>(mine % FetchTraits::kWStages);
+    const auto phase = static_cast<uint32_t>(mine / FetchTraits::kWStages % 2);
+    const bool arrived = lane < FetchTraits::kWStages && mine < count &&
+                         cuda::ptx::mbarrier_test_wait_parity(&shared.link.w_full[stage], phase);
+    const uint32_t ready = leading(arrived);
+    if (ready == 0) continue;
+    const uint64_t sequence = work.worker + mine * work.workers;
+    uint64_t* const word = &p.workspace.slots[sequence % kPrefillRingSlots];
+    const uint32_t stored = leading(lane < ready && IsFree(ptx::LoadAcquireGpu(word)));
+    if (lane < stored) {
+      PutIntoRing(p, stages + stage * kBoxBytes, sequence, word);
+      cuda::ptx::mbarrier_arrive(&shared.link.w_empty[stage]);
+    }
+    __syncwarp();
+    next += stored;
+    if (lane == 0 && stored > 0) ptx::StoreReleaseGpu(&p.workspace.counters->fetched[work.worker], next);
+  }
+  if (lane != 0) return;
+  while (shared.retired == 0) {
+  }
+  shared.link.drained = 1;
+}
+
+__device__ inline void InitialiseFetch(FetchShared& shared) {
+  for (uint32_t stage = 0; stage < FetchTraits::kWStages; ++stage) {
+    cuda::ptx::mbarrier_init(&shared.link.w_full[stage], 1);
+    cuda::ptx::mbarrier_init(&shared.link.w_empty[stage], 1);
+  }
+  shared.link.issued_bytes = 0;
+  shared.link.returned_bytes = 0;
+  shared.link.round_trip_clocks = 0;
+  shared.link.round_trips = 0;
+  shared.link.most_inflight_bytes = 0;
+  shared.link.link_open = 0;
+  shared.link.drained = 0;
+  shared.link.share_bytes = 0;
+  shared.serial = 0;
+  shared.retired = 0;
+}
+
+// A fetcher CTA's three warps.
+__device__ inline void Fetch(const PrefillParams& p, uint8_t* stages, FetchShared& shared, uint32_t warp,
+                             uint32_t lane) {
+  WorkRange work{};
+  work.remote = true;
+  work.worker = blockIdx.x;
+  work.workers = p.fetchers;
+  work.part_rows = p.base.n - p.base.local_rows;
+  if (warp == 0 && lane == 0) {
+    Fetcher(p, work, stages, shared).Run();
+  } else if (warp == 1) {
+    StoreFetched(p, work, stages, shared);
+  } else if (warp == 2 && lane == 0) {
+    RunMeter(p.base, work, shared.link, FetchShare{shared});
+    FinishPart(p);
+  }
+}
+
+// ---- Readers --------------------------------------------------------------------------------------------------------
+
+// A warp that looks ahead for the producer: which of its CTA's boxes have come. A chunk a lane.
+__device__ inline void Watch(const PrefillParams& p, PrefillShared& shared, uint32_t rank) {
+  const PrefillLayout& layout = p.layout;
+  const uint32_t lane = threadIdx.x % kWarpThreads;
+  const uint32_t first_box = rank * layout.row_boxes / 2;
+  ItemReader items(p, shared);
+  uint32_t ready = 0;
+  for (Item item; items.NextOfWarp(item);) {
+    const PrefillTile tile = layout.Tile(item.tile);
+    const uint32_t end_box = min(tile.remote, first_box + layout.row_boxes / 2);
+    const PrefillGroup group(layout, item.tile / layout.group_tiles);
+    uint32_t chunk = first_box < end_box ? 0 : layout.k_chunks;  // nothing to wait for
+    if (chunk == layout.k_chunks) ready += layout.k_chunks;
+    while (chunk < layout.k_chunks) {
+      bool here = chunk + lane < layout.k_chunks;
+      for (uint32_t box = first_box; here && box < end_box; ++box) {
+        const uint64_t sequence = group.Of(tile.remote_first + box, chunk + lane);
+        here = Holds(ptx::LoadAcquireGpu(&p.workspace.slots[sequence % kPrefillRingSlots]), sequence);
+      }
+      const uint32_t mask = __ballot_sync(~0u, here);
+      const uint32_t count = mask == ~0u ? kWarpThreads : static_cast<uint32_t>(__ffs(static_cast<int>(~mask)) - 1);
+      chunk += count;
+      ready += count;
+      if (count > 0) {
+        __threadfence_block();
+        __syncwarp();
+        if (lane == 0) shared.ready_chunks = ready;
+      }
+    }
+    if (lane == 0) shared.ready_chunks = ready;
+  }
+}
+
+// A thread that crosses off what its CTA has read from the ring. It takes part in freeing stages so that it never
+// misses one; a few chunks share a fence.
+template <class Traits>
+__device__ inline void CrossOff(const PrefillParams& p, PrefillShared& shared) {
+  constexpr uint32_t kFencedChunks = 4;
+  const PrefillLayout& layout = p.layout;
+  ItemReader items(p, shared);
+  RingPlace place;
+  for (Item item; items.Next(item);) {
+    const PrefillTile tile = layout.Tile(item.tile);
+    const PrefillGroup group(layout, item.tile / layout.group_tiles);
+    for (uint32_t chunk = 0; chunk < layout.k_chunks; ++chunk) {
+      WaitFor(&shared.full[place.stage], place.phase);
+      cuda::ptx::mbarrier_arrive(&shared.empty[place.stage]);
+      place.Advance(Traits::kStages);
+      const bool last = chunk + 1 == layout.k_chunks;
+      if (tile.remote == 0 || !(last || chunk % kFencedChunks == kFencedChunks - 1)) continue;
+      __threadfence();
+      for (uint32_t done = chunk / kFencedChunks * kFencedChunks; done <= chunk; ++done) {
+        for (uint32_t box = 0; box < tile.remote; ++box) {
+          const uint64_t sequence = group.Of(tile.remote_first + box, done);
+          ptx::AddRelaxedGpu(&p.workspace.slots[sequence % kPrefillRingSlots], ~uint64_t{0});
+        }
+      }
+    }
+  }
+}
+
+}  // namespace dak::kernels
+
+#endif  // DAK_KERNELS_PREFILL_REMOTE_CUH_

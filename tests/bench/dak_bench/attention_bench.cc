@@ -1,0 +1,155 @@
+// `dak-bench attention`: one decode attention at a time, back to back over pages that don't fit in L2.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <tuple>
+
+#include "tests/bench/dak_bench/attention_operation.h"
+#include "tests/bench/dak_bench/check.h"
+#include "tests/bench/dak_bench/table.h"
+#include "tests/bench/dak_bench/timing.h"
+
+namespace dak::bench {
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kGraphSeconds = 2e-3;  // at least, so that its launch doesn't show
+
+struct Model {
+  const char* name;
+  uint32_t heads;
+  uint32_t kv_heads;
+  uint32_t head_dim;
+};
+constexpr Model kModels[] = {
+    {"llama8b", 32, 8, 128}, {"llama70b", 64, 8, 128}, {"opt6.7b", 32, 32, 128}, {"opt30b", 56, 56, 128}};
+
+// What attention_peer.py measured, by model, batch and context; one line of its JSON each.
+using PeerKey = std::tuple<std::string, uint32_t, uint32_t>;
+std::map<PeerKey, double> ReadPeer(const std::string& path) {
+  std::map<PeerKey, double> peers;
+  if (path.empty()) return peers;
+  std::ifstream file(path);
+  if (!file) Fail(path.c_str(), "can't be read");
+  for (std::string line; std::getline(file, line);) {
+    char model[32];
+    unsigned int batch = 0;
+    unsigned int context = 0;
+    double microseconds = 0;
+    const char* start = std::strstr(line.c_str(), "{\"model\":");
+    if (start != nullptr && std::sscanf(start, "{\"model\": \"%31[^\"]\", \"batch\": %u, \"context\": %u, \"us\": %lf",
+                                        model, &batch, &context, &microseconds) == 4) {
+      peers[{model, batch, context}] = microseconds * 1e-6;
+    }
+  }
+  if (peers.empty()) Fail(path.c_str(), "has no line of attention_peer.py");
+  return peers;
+}
+
+double Time(Context& context, AttentionOperation& operation, const kernels::AttentionPlan& plan, double limit_s) {
+  const auto launches = std::max<size_t>(operation.copies(), static_cast<size_t>(kGraphSeconds / limit_s) + 1);
+  const int repeats = limit_s > 5e-3 ? 5 : 11;
+  return TimeGraph(
+             context.stream,
+             [&] {
+               for (size_t i = 0; i < launches; ++i) operation.Launch(i, plan);
+             },
+             repeats, 1) /
+         static_cast<double>(launches);
+}
+
+void CheckNumbers(AttentionOperation& operation, const kernels::AttentionPlan& plan, const AttentionConfig& config) {
+  const double error = operation.RelativeError(plan);
+  if (error < kMaxRelativeError) return;
+  std::fprintf(stderr, "%s batch %u context %u ratio %g: relative error %g\n", config.model.c_str(), config.batch,
+               config.context, config.ratio, error);
+  Fail("attention", "wrong numbers");
+}
+
+// Times what wasn't chosen: other reads in flight, other numbers of remote CTAs.
+void Tune(Context& context, AttentionOperation& operation, const AttentionConfig& config, double limit_s) {
+  std::printf("  tune, limit %.1f us; blocks in flight:", limit_s * 1e6);
+  for (const uint32_t blocks : {4u, 6u, 8u, 12u, 16u, 20u, 24u}) {
+    kernels::AttentionPlan plan = operation.plan();
+    plan.local_inflight_blocks = blocks;
+    plan.mixed_inflight_blocks = blocks;
+    std::printf(" %u %.1f", blocks, Time(context, operation, plan, limit_s) * 1e6);
+  }
+  if (config.remote_pages() > 0) {
+    std::printf("; remote CTAs:");
+    for (const uint32_t ctas : {2u, 3u, 4u, 5u, 6u, 8u, 12u, 16u}) {
+      kernels::AttentionPlan plan = operation.plan();
+      plan.full_remote_ctas = ctas;
+      std::printf(" %u %.1f", ctas, Time(context, operation, plan, limit_s) * 1e6);
+    }
+  }
+  operation.SetContextReady(false);
+  std::printf("; context not ready: %.1f\n", Time(context, operation, operation.plan(), limit_s) * 1e6);
+  operation.SetContextReady(true);
+}
+
+void Measure(Context& context, const Options& options, const AttentionConfig& config, double peer_s, Table& table) {
+  AttentionOperation operation(context, config);
+  operation.SetWindow(static_cast<uint64_t>(options.window_bytes));
+  CheckNumbers(operation, operation.plan(), config);
+  const double local = static_cast<double>(config.bytes() - config.remote_bytes());
+  const double remote = static_cast<double>(config.remote_bytes());
+  const double limit_s = context.Limit(local, remote, 0);
+  const double seconds = Time(context, operation, operation.plan(), limit_s);
+  const v1::LinkReport report = operation.report();
+  Table::Row row;
+  row.Text("model", config.model).Number("batch", config.batch).Number("context", config.context);
+  row.Number("page", config.page_tokens).Number("ratio", config.ratio).Number("MB", (local + remote) * 1e-6);
+  row.Number("us", seconds * 1e6).Number("limit_us", limit_s * 1e6).Number("of_limit", limit_s / seconds);
+  row.Number("hbm_gbps", local / seconds * 1e-9).Number("of_hbm", local / seconds / context.ceilings.hbm_bytes_per_s);
+  row.Number("link_gbps", remote / seconds * 1e-9);
+  row.Number("rtt_us", report.round_trips > 0
+                           ? 1e-3 * static_cast<double>(report.round_trip_ns) / static_cast<double>(report.round_trips)
+                           : kNan);
+  row.Number("peak_kb", static_cast<double>(report.inflight_peak_bytes) / 1024);
+  row.Number("sdpa_us", peer_s * 1e6).Number("sdpa_by_dak", peer_s / seconds);
+  table.Add(row);
+  if (options.tune) Tune(context, operation, config, limit_s);
+}
+
+}  // namespace
+
+std::string RunAttention(Context& context, const Options& options) {
+  Table table("attention: decode over paged KV, " + context.device_name);
+  const std::map<PeerKey, double> peers = ReadPeer(options.peer_path);
+  const double link = context.ceilings.link_bytes_per_s;
+  const double best = link / (link + context.ceilings.hbm_bytes_per_s);
+  bool found = false;
+  for (const Model& model : kModels) {
+    if (options.model != model.name && options.model != "all") continue;
+    found = true;
+    for (const uint64_t tokens : options.contexts) {
+      for (const uint64_t batch : options.batches) {
+        for (const double ratio : options.ratios) {
+          const AttentionConfig config{.model = model.name,
+                                       .heads = model.heads,
+                                       .kv_heads = model.kv_heads,
+                                       .head_dim = model.head_dim,
+                                       .batch = static_cast<uint32_t>(batch),
+                                       .context = static_cast<uint32_t>(tokens),
+                                       .page_tokens = options.page_tokens,
+                                       .ratio = ratio < 0 ? best : ratio};
+          if (config.bytes() - config.remote_bytes() > context.hbm_bytes ||
+              config.remote_bytes() > context.host_bytes) {
+            continue;  // docs/kernels-attention.md: what fits in the bench's memory
+          }
+          const auto peer = peers.find({config.model, config.batch, config.context});
+          Measure(context, options, config, peer == peers.end() ? kNan : peer->second, table);
+        }
+      }
+    }
+  }
+  if (!found) Fail("--model", "llama8b, llama70b, opt6.7b, opt30b or all");
+  return table.ToJson();
+}
+
+}  // namespace dak::bench

@@ -1,0 +1,163 @@
+// `dak-bench launch`: what a launch costs on the CPU. `dak-bench control`: what the control page costs on the GPU.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/gemm.h"
+#include "tests/bench/cpu_clock.h"
+#include "tests/bench/dak_bench/check.h"
+#include "tests/bench/dak_bench/device_tools.h"
+#include "tests/bench/dak_bench/operation.h"
+#include "tests/bench/dak_bench/table.h"
+#include "tests/bench/dak_bench/timing.h"
+
+namespace dak::bench {
+namespace {
+
+// ---- launch ---------------------------------------------------------------------------------------------------------
+
+constexpr uint64_t kLaunchRows = 4096;
+constexpr uint64_t kLaunchColumns = 4096;
+constexpr uint32_t kLaunchBatch = 8;
+constexpr uint32_t kLaunchesPerBatch = 200;  // fewer than the driver queues: a full queue would be waited for
+constexpr size_t kBatches = 25;
+constexpr uint64_t kActivationBuffers = 4;
+
+struct CpuTime {
+  double cpu_us = 0;
+  double wall_us = 0;
+};
+
+// Medians, over batches of launches, of one launch's time on this thread.
+CpuTime TimeLaunches(cudaStream_t stream, const std::function<void(uint32_t)>& launch) {
+  std::vector<double> cpu(kBatches);
+  std::vector<double> wall(kBatches);
+  for (size_t batch = 0; batch < kBatches; ++batch) {
+    const double cpu_start = ThreadSeconds();
+    const auto start = std::chrono::steady_clock::now();
+    for (uint32_t i = 0; i < kLaunchesPerBatch; ++i) launch(i);
+    wall[batch] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    cpu[batch] = ThreadSeconds() - cpu_start;
+    DAK_CUDA(cudaStreamSynchronize(stream));
+  }
+  const auto median_us = [](std::vector<double>& seconds) {
+    std::nth_element(seconds.begin(), seconds.begin() + kBatches / 2, seconds.end());
+    return seconds[kBatches / 2] / kLaunchesPerBatch * 1e6;
+  };
+  return {median_us(cpu), median_us(wall)};
+}
+
+TensorMap Encode(const void* address, bool f16, uint64_t rows) {
+  static_assert(sizeof(CUtensorMap) == sizeof(TensorMap));
+  CUtensorMap encoded{};
+  if (rows > 0) DAK_CUDA(kernels::EncodeMatrix(&encoded, address, f16, rows, kLaunchColumns, kernels::kBoxRows));
+  TensorMap map;
+  std::memcpy(map.bytes.data(), &encoded, sizeof(encoded));
+  return map;
+}
+
+// The public runner, as libdak calls it: x changes as an engine's does.
+CpuTime TimeRunner(Context& context, kernels::GemmRunner& runner, uint64_t remote_rows) {
+  const kernels::GemmShape shape{.batch = kLaunchBatch,
+                                 .n = kLaunchRows,
+                                 .k = kLaunchColumns,
+                                 .local_rows = kLaunchRows - remote_rows,
+                                 .element = context.f16 ? ElementType::kF16 : ElementType::kBf16};
+  const TensorMap local = Encode(context.hbm, context.f16, shape.local_rows);
+  const TensorMap remote = Encode(context.host, context.f16, remote_rows);
+  kernels::GemmOperands operands{.w_local = reinterpret_cast<uint64_t>(context.hbm),
+                                 .w_remote = reinterpret_cast<uint64_t>(context.host),
+                                 .y = reinterpret_cast<uint64_t>(context.y),
+                                 .w_local_map = &local,
+                                 .w_remote_map = &remote};
+  constexpr uint64_t kStride = kLaunchBatch * kLaunchColumns * kElementBytes;
+  return TimeLaunches(context.stream, [&](uint32_t i) {
+    operands.x = reinterpret_cast<uint64_t>(context.x) + i % kActivationBuffers * kStride;
+    const absl::Status status = runner.Launch(shape, operands, {}, context.stream);
+    if (!status.ok()) Fail("GemmRunner::Launch", std::string(status.message()).c_str());
+  });
+}
+
+// ---- control --------------------------------------------------------------------------------------------------------
+
+constexpr uint64_t kControlRows = 28'672;
+constexpr uint64_t kControlColumns = 4096;
+constexpr uint64_t kControlBatch = 8;
+constexpr int kControlRepeats = 31;
+constexpr double kControlGraphSeconds = 5e-3;
+
+// Operations over weights that don't fit in L2.
+std::vector<Operation> MakeOperations(const Context& context, double ratio) {
+  constexpr uint64_t kBytes = kControlRows * kControlColumns * kElementBytes;
+  constexpr uint64_t kCopies = 4;
+  std::vector<Operation> operations;
+  for (uint64_t i = 0; i < kCopies; ++i) {
+    Operation& op = operations.emplace_back(
+        Operation{.batch = kControlBatch, .n = kControlRows, .k = kControlColumns, .f16 = context.f16});
+    op.local_rows = op.n - static_cast<uint64_t>(std::llround(ratio * static_cast<double>(op.n)));
+    op.x = context.x;
+    op.y = context.y;
+    op.w_local = context.hbm + i * kBytes;
+    op.w_remote = context.host + i * op.remote_bytes();
+  }
+  return operations;
+}
+
+}  // namespace
+
+std::string RunLaunch(Context& context) {
+  Table table("launch: microseconds of the calling thread, " + context.device_name);
+  auto runner = kernels::CreateCudaGemmRunner(0);
+  if (!runner.ok()) Fail("CreateCudaGemmRunner", std::string(runner.status().message()).c_str());
+  const auto add = [&](const char* name, const CpuTime& time) {
+    table.Add(Table::Row().Text("launch", name).Number("cpu_us", time.cpu_us).Number("wall_us", time.wall_us));
+  };
+  add("empty_kernel", TimeLaunches(context.stream, [&](uint32_t) { StreamPlain(context.hbm, 0, 1, context.stream); }));
+  add("dak_all_hbm", TimeRunner(context, **runner, 0));
+  add("dak_2_percent", TimeRunner(context, **runner, kLaunchRows / 50));
+  if (context.cublas == nullptr) return table.ToJson();
+  add("cublas", TimeLaunches(context.stream, [&](uint32_t) {
+        context.cublas->Gemm(context.x, context.hbm, context.y, kLaunchBatch, kLaunchRows, kLaunchColumns, kLaunchRows,
+                             context.f16, context.stream);
+      }));
+  return table.ToJson();
+}
+
+std::string RunControl(Context& context) {
+  Table table("control: the same work with control and report page, and without, " + context.device_name);
+  for (const double ratio : {0.0, 0.01, 0.02, 0.1, 0.5}) {
+    const std::vector<Operation> operations = MakeOperations(context, ratio);
+    const Operation& one = operations[0];
+    const double limit_s =
+        context.Limit(one.local_bytes(), one.remote_bytes(), 2.0 * one.batch * kControlRows * kControlColumns);
+    const auto launches = static_cast<size_t>(kControlGraphSeconds / limit_s) + 1;
+    // Without a page the kernel has all its stages in flight: the page must not hold it back in what is compared.
+    context.dak.SetWindow(kUnlimitedWindow);
+    for (const bool pages : {true, false}) {
+      context.dak.SetPages(pages);
+      CheckSplitNumbers(context, context.dak, one);
+    }
+    const auto run = [&](bool pages) {
+      return [&, pages] {
+        context.dak.SetPages(pages);
+        for (size_t i = 0; i < launches; ++i) {
+          context.dak.Launch(operations[i % operations.size()], context.stream);
+        }
+      };
+    };
+    const auto [with_s, without_s] = TimeGraphsInTurn(context.stream, run(true), run(false), kControlRepeats);
+    context.dak.SetPages(true);
+    table.Add(Table::Row()
+                  .Number("ratio", ratio)
+                  .Number("with_us", with_s / static_cast<double>(launches) * 1e6)
+                  .Number("without_us", without_s / static_cast<double>(launches) * 1e6)
+                  .Number("cost_percent", (with_s / without_s - 1) * 100));
+  }
+  return table.ToJson();
+}
+
+}  // namespace dak::bench

@@ -1,0 +1,73 @@
+// dak-bench-neighbours: processes that share a GPU and its link under a real dakd, with and without MPS.
+#include <cstdio>
+#include <fstream>
+
+#include "tests/bench/neighbours/experiments.h"
+#include "tests/bench/neighbours/worker.h"
+
+namespace dak::bench {
+namespace {
+
+std::string Join(const std::vector<std::string>& items) {
+  std::string text;
+  for (const std::string& item : items) text += (text.empty() ? "\n" : ",\n") + item;
+  return text;
+}
+
+void WriteJson(const std::string& path, const Stage& stage, const Report& report) {
+  std::ofstream file(path);
+  file << "{\"device\": \"" << stage.device_name() << "\", \"device_kind\": \"" << stage.device_kind()
+       << "\",\n\"tables\": [" << Join(report.tables) << "],\n\"courses\": [" << Join(report.courses) << "]}\n";
+  if (!file.flush()) Die(path + " can't be written");
+}
+
+// One pass over the experiments, in the mode that the stage is in.
+void RunAll(Stage& stage, const NeighboursOptions& options, Report& report) {
+  stage.StartDaemon(/*controlled=*/true);
+  if (options.Wants("sharing")) RunSharing(stage, options, report);
+  if (options.Wants("weights")) RunWeights(stage, options, report);
+  if (options.Wants("hbm")) RunHbm(stage, options, report);
+  stage.StopDaemon();
+  if (options.Wants("off")) RunOff(stage, options, report);
+}
+
+int Run(const NeighboursOptions& options) {
+  // Static, so that whoever ends the program ends MPS and dakd with it.
+  static Stage stage(options);
+  Report report;
+  bool with = options.mps == "on" || options.mps == "both";
+  bool without = options.mps == "off" || options.mps == "both";
+  if (options.mps == "auto") {
+    stage.StartDaemon(/*controlled=*/true);
+    stage.StopDaemon();
+    without = true;
+    with = stage.device_kind() == "cuda";
+  }
+  if (with) {
+    const std::string error = stage.StartMps();
+    if (!error.empty() && options.mps != "auto") Die("MPS: " + error);
+    if (!error.empty()) std::printf("without MPS alone: %s\n", error.c_str());
+    if (error.empty()) RunAll(stage, options, report);
+    stage.StopMps();
+  }
+  if (without) RunAll(stage, options, report);
+  if (!options.json.empty()) WriteJson(options.json, stage, report);
+  return 0;
+}
+
+}  // namespace
+}  // namespace dak::bench
+
+int main(int argc, char** argv) {
+  std::string error;
+  const auto options = dak::bench::ParseOptions(argc, argv, &error);
+  if (!options.has_value()) {
+    std::fprintf(stderr, "dak-bench-neighbours: %s\n", error.c_str());
+    return 2;
+  }
+  if (options->help) {
+    std::fputs(dak::bench::NeighboursHelp(), stdout);
+    return 0;
+  }
+  return options->worker ? dak::bench::RunWorker(*options) : dak::bench::Run(*options);
+}
