@@ -136,6 +136,8 @@ class Daemon::Impl {
     environment_.metrics = &metrics_;
     environment_.congestion = &congestion_;
     environment_.limits = options.limits;
+    planning_ = std::make_unique<Planning>(profile.profile, options.replan, &environment_, &congestion_);
+    service_.planning = planning_.get();
     service_.environment = &environment_;
     service_.congestion = &congestion_;
     service_.peers = &peers_;
@@ -146,6 +148,7 @@ class Daemon::Impl {
     service_.profile = profile;
     service_.started_ns = MonotonicNs();
     sessions_ = std::make_unique<SessionManager>(&environment_, &congestion_, 1, options.lease_ns);
+    sessions_->set_on_gone([this](uint64_t session_id) { planning_->Remove(session_id); });
     service_.sessions = sessions_.get();
   }
   ~Impl() { Stop(); }
@@ -163,6 +166,7 @@ class Daemon::Impl {
     DAK_RETURN_IF_ERROR(StartServer());
     const PeerPolicy policy(options_.allowed_uids, ::geteuid());
     congestion_.Start();
+    planning_->Start();
     handles_ = std::make_unique<HandleServer>(std::move(handles), policy, service_.version, sessions_.get());
     sessions_->set_on_expired([this](uint64_t connection_id) { handles_->EndConnection(connection_id); });
     DAK_RETURN_IF_ERROR(handles_->Start());
@@ -183,6 +187,7 @@ class Daemon::Impl {
     }
     if (handles_ != nullptr) handles_->Stop();
     sessions_->Shutdown();
+    planning_->Stop();
     congestion_.Stop();
     directory_.RemoveSockets();
   }
@@ -224,6 +229,7 @@ class Daemon::Impl {
   CongestionLoop congestion_;
   PeerTable peers_;
   CallGate gate_;
+  std::unique_ptr<Planning> planning_;
   std::unique_ptr<SessionManager> sessions_;
   SessionServiceImpl session_service_{&service_};
   TensorServiceImpl tensor_service_{&service_};

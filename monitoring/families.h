@@ -21,6 +21,13 @@ inline constexpr FamilySpec kBuildInfo = {"dak_build_info", prometheus::MetricTy
                                           "Always 1; the labels say which version of dakd runs."};
 inline constexpr FamilySpec kDeviceInfo = {"dak_device_info", prometheus::MetricType::Gauge,
                                            "Always 1; the labels say which device dakd manages."};
+inline constexpr FamilySpec kProfileInfo = {"dak_profile_info", prometheus::MetricType::Gauge,
+                                            "Always 1; the label says where the machine's rates come from."};
+inline constexpr FamilySpec kProfileFailures = {
+    "dak_profile_failures", prometheus::MetricType::Gauge,
+    "Steps of finding the machine's rates that didn't work when dakd started; its log names them."};
+inline constexpr FamilySpec kProfileMeasured = {"dak_profile_measured_timestamp_seconds", prometheus::MetricType::Gauge,
+                                                "When the machine's rates were measured; absent if they weren't."};
 
 // Pools.
 inline constexpr FamilySpec kPoolCapacity = {"dak_pool_capacity_bytes", prometheus::MetricType::Gauge,
@@ -106,6 +113,10 @@ inline constexpr FamilySpec kMigrationBytes = {"dak_migration_bytes_total", prom
 inline constexpr FamilySpec kMigrationSeconds = {"dak_migration_copy_seconds_total", prometheus::MetricType::Counter,
                                                  "Time that migrations spent copying, failed ones included."};
 inline constexpr FamilySpec kEvents = {"dak_events_total", prometheus::MetricType::Counter, "State changes."};
+inline constexpr FamilySpec kReplans = {"dak_replans_total", prometheus::MetricType::Counter,
+                                        "Times that the plans of all sessions were looked at anew."};
+inline constexpr FamilySpec kPlanMovedBytes = {"dak_plan_moved_bytes_total", prometheus::MetricType::Counter,
+                                               "Bytes that new plans put into another tier."};
 inline constexpr FamilySpec kWindowViolations = {
     "dak_window_violations_total", prometheus::MetricType::Counter,
     "Intervals in which a session read past its window, over all sessions that ever were."};

@@ -53,6 +53,8 @@ class Metrics::Impl {
         migration_bytes(*registry, kMigrationBytes, {"from", "to"}, kMaxSeries),
         migration_seconds(*registry, kMigrationSeconds, {"kind"}, kMaxSeries),
         events(*registry, kEvents, {"type"}, kMaxSeries),
+        replans(*registry, kReplans, {"outcome"}, kMaxSeries),
+        plan_moved_bytes(*registry, kPlanMovedBytes, {}, 1),
         violations(*registry, kWindowViolations, {}, 1) {
     // A counter that exists from the start shows its first increment as a rise; one that appears with it doesn't.
     for (const char* reason : {"connection", "lease"}) {
@@ -68,6 +70,8 @@ class Metrics::Impl {
       migration_bytes.Get({TierName(Tier::kHbm), TierName(remote)});
       migration_bytes.Get({TierName(remote), TierName(Tier::kHbm)});
     }
+    for (const char* outcome : {"changed", "unchanged", "failed"}) replans.Get({outcome});
+    plan_moved_bytes.Get({});
     violations.Get({});
   }
 
@@ -82,6 +86,8 @@ class Metrics::Impl {
   CountedFamily<Counter> migration_bytes;
   CountedFamily<Counter> migration_seconds;
   CountedFamily<Counter> events;
+  CountedFamily<Counter> replans;
+  CountedFamily<Counter> plan_moved_bytes;
   CountedFamily<Counter> violations;
 
   mutable absl::Mutex server_mutex;
@@ -136,6 +142,11 @@ void Metrics::CountMigratedBytes(const std::array<std::array<uint64_t, kTierCoun
       impl_->migration_bytes.Get({TierName(from), TierName(to)}).Increment(static_cast<double>(count));
     }
   }
+}
+
+void Metrics::CountReplan(const std::string& outcome, uint64_t moved_bytes) {
+  impl_->replans.Get({outcome}).Increment();
+  impl_->plan_moved_bytes.Get({}).Increment(static_cast<double>(moved_bytes));
 }
 
 void Metrics::ObserveRoundTrip(uint32_t link, double seconds) {

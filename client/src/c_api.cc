@@ -170,6 +170,11 @@ absl::Status PlanPass(dak_session* session, const dak_operation* operations, siz
     operation->set_flops(given.flops);
     operation->set_min_ratio(given.min_ratio);
     operation->set_max_ratio(given.max_ratio);
+    operation->set_batch(given.batch);
+    operation->set_stored_bytes(given.stored_bytes);
+    operation->set_rows(given.rows);
+    operation->set_tile_rows(given.tile_rows);
+    operation->set_kind(given.is_kv_cache != 0 ? v1::Operation::KV_CACHE : v1::Operation::WEIGHTS);
   }
   DAK_ASSIGN_OR_RETURN(const v1::Plan plan, Unwrap(session)->Plan(std::move(request)));
   for (size_t i = 0; i < count; ++i) ratios[i] = plan.operations(static_cast<int>(i)).offload_ratio();

@@ -150,6 +150,11 @@ absl::Status ApplyWords(const CommandSpec& spec, const std::vector<std::string>&
   switch (spec.command) {
     case Command::kQuotas:
       return ApplyQuotas(words, options);
+    case Command::kPlans:
+      if (words.size() != 1 || !absl::SimpleAtoi(words[0], &options.session_id) || options.session_id == 0) {
+        return Usage("plans: needs a session's id ('dakctl sessions')");
+      }
+      return absl::OkStatus();
     case Command::kWithdraw:
       if (words.size() != 1) return Usage("withdraw: needs the publication's name ('dakctl publications')");
       options.publication = words[0];

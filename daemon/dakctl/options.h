@@ -20,6 +20,8 @@ enum class Command {
   kPublications,
   kQuotas,
   kCongestion,
+  kProfile,
+  kPlans,
   kEvents,
   kWatch,
   kPlan,

@@ -131,8 +131,10 @@ class Measuring {
     for (const uint32_t batch : kBatches) {
       DAK_RETURN_IF_ERROR(CheckTime());
       const absl::StatusOr<double> few = probe_.GemmSeconds(batch, kFewRows, kColumns);
-      if (few.status().code() == absl::StatusCode::kInvalidArgument) break;  // the kernels' largest batch is passed
       const absl::StatusOr<double> many = probe_.GemmSeconds(batch, kManyRows, kColumns);
+      // Past the kernels' largest batch, or what the probe's memory holds.
+      const absl::Status& refused = few.ok() ? many.status() : few.status();
+      if (refused.code() == absl::StatusCode::kInvalidArgument && !rates.empty()) break;
       DAK_ASSIGN_OR_RETURN(const planner::BatchRate rate, RateOf(batch, few, many));
       options_.log(absl::StrFormat("batch %d: HBM %.0f GB/s, %.0f TFLOP/s, %.2f us an operation", batch,
                                    rate.hbm_bytes_per_s * 1e-9, rate.flops_per_s * 1e-12, rate.operation_s * 1e6));

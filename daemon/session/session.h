@@ -27,7 +27,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "allocator/ledger.h"
-#include "daemon/planner/planner.h"
+#include "daemon/planner/node_plan.h"
 #include "daemon/session/arena.h"
 #include "daemon/session/pages.h"
 #include "daemon/session/publications.h"
@@ -76,8 +76,8 @@ class Session {
   std::string AddTicket(std::vector<HandleGrant> handles);
   absl::StatusOr<std::vector<HandleGrant>> Redeem(absl::Span<const std::string> tickets);
 
-  // The plan becomes the session's, with the next version.
-  absl::StatusOr<SessionPlanPtr> SetPlan(std::vector<std::string> operation_names, planner::PassPlan pass);
+  // The plan becomes the session's. Planning's alone.
+  void SetPlan(SessionPlanPtr plan);
   SessionPlanPtr plan() const;  // null if there is none
 
   // Ends the session. Harmless to repeat. Returns at once if an operation is under way.
@@ -85,6 +85,7 @@ class Session {
   // Waits until everything is back and says how much that was.
   TierArray AwaitClosed() const;
   bool closing() const;
+  absl::Status CheckOpen() const;  // the error of what comes too late
 
   void Touch(uint64_t now_ns) { touched_ns_.store(now_ns, std::memory_order_relaxed); }
   uint64_t touched_ns() const { return touched_ns_.load(std::memory_order_relaxed); }

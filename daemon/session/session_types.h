@@ -13,7 +13,7 @@
 #include "allocator/device/device.h"
 #include "allocator/ledger.h"
 #include "daemon/events/event_log.h"
-#include "daemon/planner/planner.h"
+#include "daemon/planner/node_plan.h"
 #include "daemon/session/copier.h"
 #include "daemon/session/limits.h"
 #include "daemon/session/publications.h"
@@ -50,9 +50,9 @@ struct SessionIdentity {
 
 // A plan in force.
 struct SessionPlan {
-  uint64_t version = 0;
-  std::vector<std::string> operation_names;
-  planner::PassPlan pass;
+  std::shared_ptr<const std::vector<std::string>> operation_names;
+  std::vector<bool> has_rows;  // by operation; where false its rows are bytes
+  planner::NodePassPlan in_force;
 };
 using SessionPlanPtr = std::shared_ptr<const SessionPlan>;
 

@@ -196,7 +196,12 @@ typedef struct dak_operation {
   uint64_t bytes; /* read in one pass */
   double flops;
   double min_ratio;
-  double max_ratio; /* 0 with min_ratio 0: 1 */
+  double max_ratio;      /* 0 with min_ratio 0: 1 */
+  uint64_t batch;        /* of a matrix product: rows of x, for the machine's rates by batch; 0: none, or unknown */
+  uint64_t stored_bytes; /* what the HBM budget counts; 0: as many as are read */
+  uint64_t rows;         /* a divisor of the bytes stored: plan whole tiles; 0: between any bytes */
+  uint32_t tile_rows;    /* 0: 64 */
+  uint32_t is_kv_cache;  /* 1: read by attention, not by a matrix product */
 } dak_operation;
 /* Plans a pass and puts the plan in force for this session. ratios has `count` entries. predicted_s may be NULL. */
 DAK_API dak_code dak_plan(dak_session* session, const dak_operation* operations, size_t count,

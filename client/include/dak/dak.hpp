@@ -53,6 +53,11 @@ struct Operation {
   double flops = 0;
   double min_ratio = 0;
   double max_ratio = 1;
+  uint64_t batch = 0;         // of a matrix product: rows of x; 0: none, or unknown
+  uint64_t stored_bytes = 0;  // what the HBM budget counts; 0: as many as are read
+  uint64_t rows = 0;          // a divisor of the bytes stored: plan whole tiles; 0: between any bytes
+  uint32_t tile_rows = 0;     // 0: 64
+  bool is_kv_cache = false;
 };
 
 struct Plan {
@@ -163,7 +168,8 @@ class Session : public MigrationCalls<Session> {
     std::vector<dak_operation> given;
     for (const Operation& operation : operations) {
       given.push_back({sizeof(dak_operation), operation.name.c_str(), operation.bytes, operation.flops,
-                       operation.min_ratio, operation.max_ratio});
+                       operation.min_ratio, operation.max_ratio, operation.batch, operation.stored_bytes,
+                       operation.rows, operation.tile_rows, operation.is_kv_cache ? 1u : 0u});
     }
     Plan plan;
     plan.ratios.resize(operations.size());

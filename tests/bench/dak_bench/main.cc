@@ -15,8 +15,8 @@ namespace dak::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: dak-bench gemm|attention|link|mix|pass|launch|control|prefill|multicast [--json FILE] [--batches 1,8,64]\n"
-    "                 [--ratios 0,0.1,1] [--window BYTES]\n"
+    "usage: dak-bench gemm|attention|link|mix|pass|predict|launch|control|prefill|multicast [--json FILE]\n"
+    "                 [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
     "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--tuning FILE] [--no-peers]\n"
     "gemm: one operation at a time; --tune also times the choices that the model didn't make, and with --tuning\n"
     "      stores those that are better; --tuning alone uses what is stored\n"
@@ -26,6 +26,7 @@ constexpr char kUsage[] =
     "link: the kernel's remote reads by window\n"
     "mix:  local and remote rows at once, by window, and with none\n"
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
+    "predict: the planner's model on a profile measured first, against passes; and greedy against uniform ratios\n"
     "launch: CPU time of a launch\n"
     "control: the same work with control and report page, and without\n"
     "prefill: large batches; a ratio of -1 is what hides behind the products\n"
@@ -59,6 +60,11 @@ Options Parse(int argc, char** argv) {
   } else if (options.command == "prefill") {
     options.batches = {2048, 4096};
     options.ratios = {0, 0.05, -1};
+  }
+  if (options.command == "predict") {
+    options.batches = {1, 16, 64, 128, 256};
+    options.ratios = {0, 0.02, 0.1, 0.3, 0.5};
+    options.peers = false;
   }
   for (int i = 2; i < argc; ++i) {
     const std::string flag = argv[i];
@@ -114,9 +120,10 @@ int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "neighbours") == 0) BecomeNeighbours(argv);
   const Options options = Parse(argc, argv);
   const bool pass = options.command == "pass";
+  const bool predict = options.command == "predict";
   constexpr uint64_t kGiB = uint64_t{1} << 30;
   // A pass: its weights and two layers of buffers. Weights on the host may lie in the same place (TakeHost).
-  const uint64_t hbm_bytes = pass ? 14 * kGiB : 3 * kGiB;
+  const uint64_t hbm_bytes = pass || predict ? 14 * kGiB : 3 * kGiB;
   uint64_t host_bytes = 2 * kGiB;
   if (options.command == "attention") {
     const double most = options.ratios.empty() ? 0 : *std::max_element(options.ratios.begin(), options.ratios.end());
@@ -134,6 +141,8 @@ int main(int argc, char** argv) {
     json = RunMix(context, options);
   } else if (pass) {
     json = RunPass(context, options);
+  } else if (predict) {
+    json = RunPredict(context, options);
   } else if (options.command == "launch") {
     json = RunLaunch(context);
   } else if (options.command == "control") {

@@ -129,6 +129,7 @@ std::string RunGemm(Context& context, const Options& options);
 std::string RunLink(Context& context, const Options& options);
 std::string RunMix(Context& context, const Options& options);
 std::string RunPass(Context& context, const Options& options);
+std::string RunPredict(Context& context, const Options& options);
 std::string RunLaunch(Context& context);
 std::string RunControl(Context& context);
 std::string RunMulticast(Context& context);

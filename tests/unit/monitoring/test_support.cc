@@ -22,6 +22,9 @@ Snapshot SampleSnapshot() {
   snapshot.device_kind = "emulated";
   snapshot.device_name = "emulated";
   snapshot.publication_count = 1;
+  snapshot.profile_source = "measured";
+  snapshot.profile_failures = 2;
+  snapshot.profile_measured_unix_s = 1'700'000'000;
   snapshot.pools.push_back({.tier = Tier::kHbm,
                             .capacity_bytes = 100 << 20,
                             .free_bytes = 60 << 20,

@@ -82,6 +82,7 @@ double SecondsOfShare(const RandomCase& problem, double share) {
   for (const RemoteTier& tier : problem.profile.remote_tiers) {
     if (tier.bytes_per_s > 0) slowest = std::min(slowest, tier.bytes_per_s);
   }
+  for (const BatchRate& rate : problem.profile.batch_rates) slowest = std::min(slowest, rate.hbm_bytes_per_s);
   double weights = 0;
   double bytes = 0;
   double density = 0;
