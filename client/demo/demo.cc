@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cinttypes>
 #include <cstdio>
@@ -22,7 +23,8 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kDaemonPatience = std::chrono::seconds(60);
 constexpr auto kLoadPatience = std::chrono::seconds(120);
 constexpr auto kRowInterval = std::chrono::seconds(1);
-constexpr double kAloneSeconds = 2;  // that the surviving worker is watched
+constexpr double kAloneSeconds = 2;           // that the surviving worker is watched
+constexpr double kCheckPatienceSeconds = 60;  // on top, for a first checked pass on a machine that is busy
 // Long enough to tell "late" from "never"; the aim is 100 ms. A GPU's driver takes its time to end a process.
 constexpr double kReclaimMs = 250;
 constexpr double kReclaimCudaMs = 5000;
@@ -191,7 +193,8 @@ void Demo::Watch(double seconds) {
   const auto done = [&] {
     if (g_interrupted) return true;
     if (options_.keep_going && workers_.size() == 2) return false;
-    return std::chrono::duration<double>(Clock::now() - begin).count() >= seconds;
+    const double late = std::chrono::duration<double>(Clock::now() - begin).count() - seconds;
+    return late >= kCheckPatienceSeconds || (late >= 0 && AllChecked());
   };
   while (!done()) {
     // The workers' lines are what there is to wait for.
@@ -257,6 +260,12 @@ std::optional<uint64_t> Demo::AskDriver() const {
   uint64_t free_bytes = 0;
   if (!line.has_value() || std::sscanf(line->c_str(), "free %" SCNu64, &free_bytes) != 1) return std::nullopt;
   return free_bytes;
+}
+
+bool Demo::AllChecked() const {
+  return std::all_of(workers_.begin(), workers_.end(), [](const auto& worker) {
+    return worker->checked > 0 || !worker->failure.empty() || !worker->process->alive();
+  });
 }
 
 uint64_t Demo::HeldBytes() {

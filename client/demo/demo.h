@@ -67,6 +67,8 @@ class Demo {
   void Expect(bool passed, const std::string& what, const std::string& detail);
   void ReadStats();
   void ReadLine(Worker& worker, const std::string& line);
+  // Whether every worker has had a pass checked, or never will.
+  bool AllChecked() const;
   // Bytes that sessions hold, all tiers; the most that there is if dakd doesn't answer.
   uint64_t HeldBytes();
   // What the driver says is free; nothing on the emulated device, which has none.

@@ -127,9 +127,9 @@ absl::Status HandleConnection::Wait(short events, absl::Time deadline) {
 }
 
 absl::StatusOr<HandleConnection::Packet> HandleConnection::Receive(absl::Time deadline) {
-  std::string bytes(kMaxPacketBytes, '\0');
+  buffer_.resize(kMaxPacketBytes);
   alignas(cmsghdr) char control[CMSG_SPACE(kMaxDescriptors * sizeof(int))];
-  iovec vector{.iov_base = bytes.data(), .iov_len = bytes.size()};
+  iovec vector{.iov_base = buffer_.data(), .iov_len = buffer_.size()};
   msghdr message{};
   message.msg_iov = &vector;
   message.msg_iovlen = 1;
@@ -153,7 +153,7 @@ absl::StatusOr<HandleConnection::Packet> HandleConnection::Receive(absl::Time de
                                             " was cut off (too long, or this process may open no more files)"));
   }
   Packet packet;
-  if (!packet.reply.ParseFromArray(bytes.data(), static_cast<int>(received))) {
+  if (!packet.reply.ParseFromArray(buffer_.data(), static_cast<int>(received))) {
     return absl::InternalError(absl::StrCat("what listens at ", socket_path_, " doesn't speak dak's protocol"));
   }
   if (fds.size() != static_cast<size_t>(packet.reply.handles_size())) {

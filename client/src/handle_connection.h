@@ -72,6 +72,7 @@ class HandleConnection {
   mutable std::atomic<bool> gone_{false};
   absl::Mutex mutex_;
   uint64_t replies_owed_ ABSL_GUARDED_BY(mutex_) = 0;  // requests whose reply hasn't been read
+  std::string buffer_ ABSL_GUARDED_BY(mutex_);         // a packet; kept, not made anew for each
 };
 
 }  // namespace dak::client

@@ -18,8 +18,15 @@ constexpr double kCliff = 1'000'000;
 constexpr double kTile = 8'192;
 constexpr size_t kMostSessions = 64;
 
+// Fewer under a sanitizer, which takes some thirty times as long and looks for something else.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kEvents = 60;
+#else
+constexpr int kEvents = 300;
+#endif
+
 int Events() {
-  int events = 300;
+  int events = kEvents;
   const char* text = std::getenv("DAK_FUZZ_STEPS");
   if (text != nullptr && !absl::SimpleAtoi(text, &events)) ADD_FAILURE() << "DAK_FUZZ_STEPS isn't a number: " << text;
   return events;
