@@ -246,6 +246,20 @@ TEST_F(DemoteTest, AProcessThatDiesMeanwhileLeavesNothing) {
   EXPECT_TRUE(WaitUntil([&] { return daemon_.DeviceUsage() == TierArray{} && daemon_.LedgerUsage() == TierArray{}; }));
 }
 
+TEST_F(DemoteTest, AProcessThatDiesWhileItIsCopiedLeavesNothing) {
+  ASSERT_THAT(client_.Suspend(), IsOk());
+  daemon_.gate().Shut(Gate::Call::kCopy);
+  grpc::Status status;
+  std::thread operator_thread([&] { status = client_.Demote(); });
+  daemon_.gate().AwaitCaller();
+  client_.session.connection.Close();
+  ASSERT_TRUE(WaitUntil([&] { return client_.session.Free({1}).error_code() == StatusCode::UNAUTHENTICATED; }));
+  daemon_.gate().Open();
+  operator_thread.join();
+  EXPECT_EQ(status.error_code(), StatusCode::UNAUTHENTICATED);
+  EXPECT_TRUE(WaitUntil([&] { return daemon_.DeviceUsage() == TierArray{} && daemon_.LedgerUsage() == TierArray{}; }));
+}
+
 TEST_F(DemoteTest, AnOperatorWhoGivesUpEndsTheDemotion) {
   ASSERT_THAT(client_.Suspend(), IsOk());
   daemon_.gate().Shut(Gate::Call::kCopy);
