@@ -2,6 +2,8 @@
 // clocks that stall or jump.
 #include <gtest/gtest.h>
 
+#include <iostream>
+
 #include "tests/unit/congestion/simulator.h"
 
 namespace dak::congestion {
@@ -66,6 +68,8 @@ TEST(AdaptationTest, AnUnsteadyLinkIsNotTakenForALongerOne) {
         const Observed observed = simulator.Run(1'000);
         EXPECT_LE(observed.most_window_bytes, 250'000) << unsteady_share << " " << sessions;
         EXPECT_GE(observed.link_use, (1 - unsteady_share / 2) * 0.97) << unsteady_share << " " << sessions;
+        std::cout << "| " << unsteady_share << " | " << sessions << " | "
+                  << observed.link_use / (1 - unsteady_share / 2) << " | " << observed.most_window_bytes << " |\n";
       }
     }
   }
