@@ -32,17 +32,33 @@ absl::Status CheckDescription(const PassDescription& description) {
   return absl::OkStatus();
 }
 
-bool SameLayout(const PassDescription& a, const PassDescription& b) {
+// The same tensors, which may have become longer or shorter.
+bool SameTensors(const PassDescription& a, const PassDescription& b) {
   if (a.splits.size() != b.splits.size()) return false;
   for (size_t i = 0; i < a.splits.size(); ++i) {
     const RowSplit& one = a.splits[i];
     const RowSplit& other = b.splits[i];
-    if (a.pass.operations[i].name != b.pass.operations[i].name || one.rows != other.rows ||
-        one.tile_rows != other.tile_rows || one.row_bytes != other.row_bytes) {
+    if (a.pass.operations[i].name != b.pass.operations[i].name || one.tile_rows != other.tile_rows ||
+        one.row_bytes != other.row_bytes) {
       return false;
     }
   }
   return true;
+}
+
+// What is remote of a tensor that has another length now: what was in HBM stays there, what is new is remote, in whole
+// tiles and within the operation's bounds.
+uint64_t RowsAfterGrowth(const RowSplit& before, const RowSplit& now, uint64_t remote_rows,
+                         const Operation& operation) {
+  if (before.rows == now.rows) return remote_rows;
+  const uint64_t local_rows = std::min(before.rows - remote_rows, now.rows);
+  const auto whole = [&now](double rows) {
+    const uint64_t tiles = (static_cast<uint64_t>(rows) + now.tile_rows - 1) / now.tile_rows;
+    return std::min(now.rows, tiles * now.tile_rows);
+  };
+  const double rows = static_cast<double>(now.rows);
+  const double most = std::max(operation.max_ratio * rows, operation.min_ratio * rows);
+  return whole(std::clamp(static_cast<double>(now.rows - local_rows), operation.min_ratio * rows, most));
 }
 
 uint64_t HbmBytes(const PassDescription& description, const Rows& remote_rows) {
@@ -103,7 +119,8 @@ class NodePlan::Round {
     std::vector<uint64_t> changed;
     for (Place& place : places_) {
       NodePassPlan& in_force = place.session->in_force;
-      const bool differs = place.is_new() || place.rows != in_force.remote_rows;
+      const bool differs = place.is_new() || place.rows != in_force.remote_rows || place.session->grew;
+      place.session->grew = false;
       if (differs) {
         in_force.moved_bytes = place.is_new() ? 0 : MovedBytes(place);
         if (!place.is_new()) place.session->last_step_s = now_s_;
@@ -343,7 +360,14 @@ absl::StatusOr<std::vector<uint64_t>> NodePlan::Describe(PassDescription descrip
   DAK_RETURN_IF_ERROR(Plan(profile_, alone).status());
   Sessions sessions = sessions_;
   Session& session = sessions[description.pass.session_id];
-  if (session.description != nullptr && !SameLayout(*session.description, description)) {
+  if (session.description != nullptr && SameTensors(*session.description, description)) {
+    for (size_t i = 0; i < description.splits.size(); ++i) {
+      uint64_t& rows = session.in_force.remote_rows[i];
+      const RowSplit& before = session.description->splits[i];
+      session.grew |= before.rows != description.splits[i].rows;
+      rows = RowsAfterGrowth(before, description.splits[i], rows, description.pass.operations[i]);
+    }
+  } else if (session.description != nullptr) {
     const uint64_t version = session.in_force.version;
     session.in_force = NodePassPlan();
     session.in_force.version = version;
