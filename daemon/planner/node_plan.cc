@@ -1,77 +1,17 @@
 #include "daemon/planner/node_plan.h"
 
 #include <algorithm>
-#include <string>
 
-#include "absl/strings/str_cat.h"
-#include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
+#include "daemon/planner/described_rows.h"
 
 namespace dak::planner {
 namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr uint64_t kTilesPerStep = 4;  // what DecideReplan asks for
-using Rows = std::vector<uint64_t>;
-
-absl::Status CheckDescription(const PassDescription& description) {
-  if (description.splits.size() != description.pass.operations.size()) {
-    return InvalidField("splits", absl::StrCat(description.splits.size(), " entries"),
-                        absl::StrCat("one an operation: ", description.pass.operations.size()));
-  }
-  for (size_t i = 0; i < description.splits.size(); ++i) {
-    const Operation& operation = description.pass.operations[i];
-    const RowSplit& split = description.splits[i];
-    const uint64_t stored = operation.stored_bytes == 0 ? operation.bytes : operation.stored_bytes;
-    const bool whole =
-        split.rows == 0 ? stored == 0 : stored % split.rows == 0 && stored / split.rows == split.row_bytes;
-    if (whole) continue;
-    return InvalidField(absl::StrCat("operations[", i, "].rows"), absl::StrCat(split.rows, " is no divisor"),
-                        absl::StrCat("a divisor of the bytes stored, ", stored));
-  }
-  return absl::OkStatus();
-}
-
-// The same tensors, which may have become longer or shorter.
-bool SameTensors(const PassDescription& a, const PassDescription& b) {
-  if (a.splits.size() != b.splits.size()) return false;
-  for (size_t i = 0; i < a.splits.size(); ++i) {
-    const RowSplit& one = a.splits[i];
-    const RowSplit& other = b.splits[i];
-    if (a.pass.operations[i].name != b.pass.operations[i].name || one.tile_rows != other.tile_rows ||
-        one.row_bytes != other.row_bytes) {
-      return false;
-    }
-  }
-  return true;
-}
-
-// What is remote of a tensor that has another length now: what was in HBM stays there, what is new is remote, in whole
-// tiles and within the operation's bounds.
-uint64_t RowsAfterGrowth(const RowSplit& before, const RowSplit& now, uint64_t remote_rows,
-                         const Operation& operation) {
-  if (before.rows == now.rows) return remote_rows;
-  const uint64_t local_rows = std::min(before.rows - remote_rows, now.rows);
-  const auto whole = [&now](double rows) {
-    const uint64_t tiles = (static_cast<uint64_t>(rows) + now.tile_rows - 1) / now.tile_rows;
-    return std::min(now.rows, tiles * now.tile_rows);
-  };
-  const double rows = static_cast<double>(now.rows);
-  const double most = std::max(operation.max_ratio * rows, operation.min_ratio * rows);
-  return whole(std::clamp(static_cast<double>(now.rows - local_rows), operation.min_ratio * rows, most));
-}
-
-uint64_t HbmBytes(const PassDescription& description, const Rows& remote_rows) {
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < remote_rows.size(); ++i) {
-    bytes += (description.splits[i].rows - remote_rows[i]) * description.splits[i].row_bytes;
-  }
-  return bytes;
-}
-
-uint64_t StoredBytes(const PassDescription& description) {
-  return HbmBytes(description, Rows(description.splits.size(), 0));
-}
+using internal::HbmBytes;
+using internal::Rows;
 
 // The tier that has the larger part: a tensor has one remote tier.
 size_t TierOf(const OperationPlan& plan) {
@@ -176,7 +116,7 @@ class NodePlan::Round {
       place.profile = ScaledToShare(node_.profile_, place.weight() / weights);
       DAK_ASSIGN_OR_RETURN(place.target, RoundToTiles(place.plan, place.description().splits, place.budget_bytes));
       place.target_hbm_bytes = HbmBytes(place.description(), place.target);
-      wanted_hbm_bytes_ += std::min(place.budget_bytes, StoredBytes(place.description()));
+      wanted_hbm_bytes_ += std::min(place.budget_bytes, internal::StoredBytes(place.description()));
       for (size_t op = 0; op < place.target.size(); ++op) {
         // Rows don't move from one remote tier to another.
         const bool is_there = !place.is_new() && place.session->in_force.remote_rows[op] > 0;
@@ -353,19 +293,19 @@ void NodePlan::SetCapacities(uint64_t hbm_bytes, const std::vector<uint64_t>& re
 
 absl::StatusOr<std::vector<uint64_t>> NodePlan::Describe(PassDescription description, uint64_t hbm_limit_bytes,
                                                          double now_s) {
-  DAK_RETURN_IF_ERROR(CheckDescription(description));
+  DAK_RETURN_IF_ERROR(internal::CheckDescription(description));
   // Alone first: what is wrong with it shows under its own names.
   Pass alone = description.pass;
   alone.hbm_budget_bytes = std::min(alone.hbm_budget_bytes, hbm_limit_bytes);
   DAK_RETURN_IF_ERROR(Plan(profile_, alone).status());
   Sessions sessions = sessions_;
   Session& session = sessions[description.pass.session_id];
-  if (session.description != nullptr && SameTensors(*session.description, description)) {
+  if (session.description != nullptr && internal::SameTensors(*session.description, description)) {
     for (size_t i = 0; i < description.splits.size(); ++i) {
       uint64_t& rows = session.in_force.remote_rows[i];
       const RowSplit& before = session.description->splits[i];
       session.grew |= before.rows != description.splits[i].rows;
-      rows = RowsAfterGrowth(before, description.splits[i], rows, description.pass.operations[i]);
+      rows = internal::RowsAfterGrowth(before, description.splits[i], rows, description.pass.operations[i]);
     }
   } else if (session.description != nullptr) {
     const uint64_t version = session.in_force.version;
