@@ -250,7 +250,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   std::array<int, kTierCount> numa_nodes{};
   DAK_ASSIGN_OR_RETURN(const TierArray capacities, Capacities(options, *device, &numa_nodes));
   DAK_ASSIGN_OR_RETURN(const NodeProfile profile,
-                       ObtainProfile(options.profile, device->description(), options.make_probe));
+                       ObtainProfile(options.profile, device->description(), options.measure));
   auto impl = std::make_unique<Impl>(options, std::move(device), std::move(directory), capacities, profile);
   DAK_RETURN_IF_ERROR(impl->Start(numa_nodes));
   return std::unique_ptr<Daemon>(new Daemon(std::move(impl)));

@@ -16,6 +16,7 @@
 #include "daemon/daemon.h"
 #include "daemon/notify.h"
 #include "daemon/planner/profile_file.h"
+#include "daemon/profile/child.h"
 
 namespace {
 
@@ -71,13 +72,20 @@ absl::Status Run(const dak::daemon::DaemonOptions& options, const sigset_t& sign
   return absl::OkStatus();
 }
 
-absl::Status PrintProfile(const dak::daemon::DaemonOptions& options) {
+// Beyond the budget: starting CUDA, and the last measurement.
+constexpr double kMeasuringTimeoutS = dak::daemon::kMeasuringBudgetS + 6;
+
+// The program's exit code.
+absl::StatusOr<int> PrintProfile(const dak::daemon::DaemonOptions& options) {
   DAK_ASSIGN_OR_RETURN(const std::unique_ptr<dak::Device> device, dak::OpenDevice(options.device));
   DAK_ASSIGN_OR_RETURN(const dak::daemon::NodeProfile node,
-                       dak::daemon::ObtainProfile(options.profile, device->description(), options.make_probe));
+                       dak::daemon::ObtainProfile(options.profile, device->description(), options.measure));
   spdlog::info("profile: {}", node.source);
+  if (options.profile.source() == "once" && node.source == "default") {
+    return absl::UnavailableError("nothing was measured");
+  }
   std::fputs(dak::planner::FormatProfile(node.profile).c_str(), stdout);
-  return absl::OkStatus();
+  return node.failures.empty() ? 0 : dak::daemon::kExitIncomplete;
 }
 
 int Fail(const absl::Status& status) {
@@ -105,7 +113,7 @@ int main(int argc, char** argv) {
     std::printf("dakd %s\n", dak::daemon::Version());
     return 0;
   }
-  const auto options = OptionsOf(*line);
+  auto options = OptionsOf(*line);
   if (!options.ok()) return Fail(options.status());
   if (line->mode == CommandLine::Mode::kCheckConfig) {
     std::puts("dakd: the configuration is good");
@@ -115,6 +123,13 @@ int main(int argc, char** argv) {
   // Standard output is for the profile alone then.
   if (print) spdlog::set_default_logger(spdlog::stderr_logger_mt("dakd"));
   spdlog::set_level(spdlog::level::from_str(options->log_level));
-  const absl::Status status = print ? PrintProfile(*options) : Run(*options, signals);
+  if (print) {
+    const absl::StatusOr<int> code = PrintProfile(*options);
+    return code.ok() ? *code : Fail(code.status());
+  }
+  options->measure = [](const dak::DeviceDescription& device, const dak::planner::Profile&) {
+    return dak::daemon::MeasureInChild(dak::daemon::MeasuringCommand("/proc/self/exe", device), kMeasuringTimeoutS);
+  };
+  const absl::Status status = Run(*options, signals);
   return status.ok() ? 0 : Fail(status);
 }

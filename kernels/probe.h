@@ -26,6 +26,14 @@ inline constexpr uint64_t kProbeHostBytes = uint64_t{64} << 20;
 inline constexpr uint64_t kProbeChunkBytes = 8192;
 inline constexpr uint64_t kMostProbeInflightBytes = uint64_t{8} << 20;
 
+struct ProbeGemm {
+  uint32_t batch = 0;
+  uint64_t n = 0;
+  uint64_t k = 0;
+  uint64_t remote_rows = 0;
+  uint64_t window_bytes = 0;  // for remote rows
+};
+
 class Probe {
  public:
   virtual ~Probe() = default;
@@ -42,9 +50,9 @@ class Probe {
   virtual absl::StatusOr<double> CopyEngineBytesPerS(bool to_hbm) = 0;
   // Dense bf16 products of random operands in shared memory: the bound that no GEMM reaches.
   virtual absl::StatusOr<double> FlopsPerS() = 0;
-  // Mean time of one GEMM (kernels/gemm.h) of many in a row, W [n, k] in HBM, bf16. INVALID_ARGUMENT if no kernel
-  // takes the batch or W is larger than half the probe's HBM.
-  virtual absl::StatusOr<double> GemmSeconds(uint32_t batch, uint64_t n, uint64_t k) = 0;
+  // Mean time of one GEMM (kernels/gemm.h) of many in a row, bf16. INVALID_ARGUMENT if no kernel takes the batch, or
+  // the parts of W don't fit in the probe's memory.
+  virtual absl::StatusOr<double> GemmSeconds(const ProbeGemm& gemm) = 0;
 };
 
 // NOT_FOUND if this build has no CUDA code, FAILED_PRECONDITION if the device's architecture isn't supported,

@@ -24,7 +24,7 @@ constexpr uint64_t kBytesPerTiming = uint64_t{2} << 30;
 // Few CTAs fill the link, and many slow each other down: as many as the GEMM's remote ones.
 constexpr uint32_t kRemoteCtas = 4;
 constexpr uint32_t kMatrixIterations = 50'000;  // 30 ms: long enough for the clock to settle at what power allows
-constexpr int kGemmsPerTiming = 16;
+constexpr uint64_t kGemmsPerTiming = 16;
 
 absl::Status FromCuda(cudaError_t error, absl::string_view what) {
   if (error == cudaSuccess) return absl::OkStatus();
@@ -171,7 +171,7 @@ class CudaProbe final : public Probe {
     return MatrixFlops(multiprocessors_, kMatrixIterations) / seconds;
   }
 
-  absl::StatusOr<double> GemmSeconds(uint32_t batch, uint64_t n, uint64_t k) override;
+  absl::StatusOr<double> GemmSeconds(const ProbeGemm& gemm) override;
 
  private:
   explicit CudaProbe(int ordinal) : ordinal_(ordinal), device_(ordinal) {}
@@ -212,6 +212,7 @@ class CudaProbe final : public Probe {
   }
 
   absl::StatusOr<GraphExec> CaptureGemms(const GemmShape& shape);
+  absl::Status LaunchGemm(const GemmShape& shape, GemmOperands operands);
 
   const int ordinal_;
   ScopedDevice device_;  // current as long as the probe lives
@@ -225,6 +226,7 @@ class CudaProbe final : public Probe {
   void* host_device_ = nullptr;
   DeviceArray<int> sink_;
   DeviceArray<StreamClock> clock_;
+  HostArray control_;  // a v1::LinkControl
   std::unique_ptr<GemmRunner> runner_;
 };
 
@@ -263,17 +265,44 @@ absl::Status CudaProbe::Initialise() {
   host_.reset(static_cast<uint8_t*>(host));
   std::memset(host, 0x3c, kProbeHostBytes);
   DAK_RETURN_IF_ERROR(FromCuda(cudaHostGetDevicePointer(&host_device_, host, 0), "cudaHostGetDevicePointer"));
+  DAK_RETURN_IF_ERROR(FromCuda(cudaHostAlloc(&host, v1::kControlPageBytes, cudaHostAllocMapped), "cudaHostAlloc"));
+  control_.reset(static_cast<uint8_t*>(host));
+  std::memset(host, 0, v1::kControlPageBytes);
   return FromCuda(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
 }
 
-// Many launches in a row, each of a W of its own until the arena is used up, so that L2 holds none of them.
+absl::Status CudaProbe::LaunchGemm(const GemmShape& shape, GemmOperands operands) {
+  const auto encode = [&](uint64_t address, uint64_t rows, TensorMap* map) {
+    CUtensorMap encoded;
+    DAK_RETURN_IF_ERROR(
+        FromCuda(EncodeMatrix(&encoded, reinterpret_cast<const void*>(address), false, rows, shape.k, kBoxRows),
+                 "cuTensorMapEncodeTiled"));
+    std::memcpy(map->bytes.data(), &encoded, sizeof(map->bytes));
+    return absl::OkStatus();
+  };
+  TensorMap local;
+  TensorMap remote;
+  DAK_RETURN_IF_ERROR(encode(operands.w_local, shape.local_rows, &local));
+  operands.w_local_map = &local;
+  LinkView link;
+  if (shape.local_rows < shape.n) {
+    DAK_RETURN_IF_ERROR(encode(operands.w_remote, shape.n - shape.local_rows, &remote));
+    operands.w_remote_map = &remote;
+    link.control = reinterpret_cast<const v1::LinkControl*>(control_.get());
+  }
+  return runner_->Launch(shape, operands, link, stream_.get());
+}
+
+// Many launches in a row, each of a W of its own until the memory is used up, so that L2 holds none of them.
 absl::StatusOr<GraphExec> CudaProbe::CaptureGemms(const GemmShape& shape) {
-  const uint64_t w_bytes = shape.n * shape.k * 2;
+  const uint64_t local_bytes = shape.local_rows * shape.k * 2;
+  const uint64_t remote_bytes = (shape.n - shape.local_rows) * shape.k * 2;
   const uint64_t x_bytes = shape.batch * shape.k * 2;
   const uint64_t y_bytes = shape.batch * shape.n * 2;
-  const uint64_t places = (hbm_bytes_ - std::min(hbm_bytes_, x_bytes + y_bytes)) / w_bytes;
-  if (places == 0) {
-    return InvalidField("n", absl::StrCat(w_bytes, " bytes of W"), absl::StrCat("less than ", hbm_bytes_));
+  const uint64_t local_room = hbm_bytes_ - std::min(hbm_bytes_, x_bytes + y_bytes);
+  if (local_bytes == 0 || local_bytes > local_room || remote_bytes > kProbeHostBytes) {
+    return InvalidField("n", absl::StrCat(local_bytes, " and ", remote_bytes, " bytes of W"),
+                        absl::StrCat("1 to ", local_room, " in HBM and at most ", kProbeHostBytes, " on the host"));
   }
   const auto hbm = reinterpret_cast<uint64_t>(hbm_.get());
   GemmOperands operands;
@@ -282,17 +311,13 @@ absl::StatusOr<GraphExec> CudaProbe::CaptureGemms(const GemmShape& shape) {
   DAK_RETURN_IF_ERROR(
       FromCuda(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture"));
   absl::Status status;
-  for (int i = 0; i < kGemmsPerTiming && status.ok(); ++i) {
-    operands.w_local = hbm + i % places * w_bytes;
-    CUtensorMap encoded;
-    TensorMap map;
-    status = FromCuda(
-        EncodeMatrix(&encoded, reinterpret_cast<const void*>(operands.w_local), false, shape.n, shape.k, kBoxRows),
-        "cuTensorMapEncodeTiled");
-    if (!status.ok()) break;
-    std::memcpy(map.bytes.data(), &encoded, sizeof(map.bytes));
-    operands.w_local_map = &map;
-    status = runner_->Launch(shape, operands, {}, stream_.get());
+  for (uint64_t i = 0; i < kGemmsPerTiming && status.ok(); ++i) {
+    operands.w_local = hbm + i % (local_room / local_bytes) * local_bytes;
+    if (remote_bytes > 0) {
+      operands.w_remote =
+          reinterpret_cast<uint64_t>(host_device_) + i % (kProbeHostBytes / remote_bytes) * remote_bytes;
+    }
+    status = LaunchGemm(shape, operands);
   }
   cudaGraph_t captured = nullptr;
   const absl::Status ended = FromCuda(cudaStreamEndCapture(stream_.get(), &captured), "cudaStreamEndCapture");
@@ -304,12 +329,18 @@ absl::StatusOr<GraphExec> CudaProbe::CaptureGemms(const GemmShape& shape) {
   return GraphExec(exec);
 }
 
-absl::StatusOr<double> CudaProbe::GemmSeconds(uint32_t batch, uint64_t n, uint64_t k) {
-  const GemmShape shape = {.batch = batch, .n = n, .k = k, .local_rows = n, .element = ElementType::kBf16};
+absl::StatusOr<double> CudaProbe::GemmSeconds(const ProbeGemm& gemm) {
+  const GemmShape shape = {.batch = gemm.batch,
+                           .n = gemm.n,
+                           .k = gemm.k,
+                           .local_rows = gemm.n - std::min(gemm.n, gemm.remote_rows),
+                           .element = ElementType::kBf16};
   DAK_RETURN_IF_ERROR(CheckGemm(shape));
+  reinterpret_cast<v1::LinkControl*>(control_.get())->window_bytes = gemm.window_bytes;
   DAK_ASSIGN_OR_RETURN(const GraphExec exec, CaptureGemms(shape));
   DAK_ASSIGN_OR_RETURN(const double seconds, Time([&] { return cudaGraphLaunch(exec.get(), stream_.get()); }));
-  // The product of one run is no operand of the next, but x and y lie in the arena: later ones must find numbers there.
+  // The product of one run is no operand of the next, but x and y lie among what later ones read: there must be
+  // numbers.
   DAK_RETURN_IF_ERROR(FromCuda(FillRandom(hbm_.get(), hbm_bytes_ / 2, false, 1, stream_.get()), "filling HBM"));
   return seconds / kGemmsPerTiming;
 }

@@ -76,7 +76,7 @@ const std::vector<Flag>& Flags() {
          line->overrides.set_log_level(value);
          return absl::OkStatus();
        }},
-      {"--profile", "SOURCE", "of the machine's rates: auto, measure, cached, default or a JSON file (auto)",
+      {"--profile", "SOURCE", "of the machine's rates: auto, measure, once, cached, default, a JSON file (auto)",
        [](CommandLine* line, const std::string& value) {
          line->overrides.mutable_profile()->set_source(value);
          return absl::OkStatus();

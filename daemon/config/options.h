@@ -38,7 +38,7 @@ struct DaemonOptions {
   congestion::Parameters congestion;
   planner::ReplanPolicy replan;
   config::Profile profile;
-  ProbeFactory make_probe = kernels::CreateCudaProbe;  // tests have others
+  Measurer measure = MeasureWith(kernels::CreateCudaProbe);  // dakd itself has a child do it
   uint64_t lease_ns = 0;
   std::string metrics_address;  // empty: none
   std::string log_level = "info";

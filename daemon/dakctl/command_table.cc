@@ -20,7 +20,7 @@ constexpr CommandSpec kCommands[] = {
      "more until it is under. Only the session's own user and root may set."},
     {Command::kCongestion, "congestion", "", "the links: windows, rates and round trips by session", ""},
     {Command::kProfile, "profile", "", "what dakd takes for the machine's rates, and where that comes from",
-     "BATCH: what GEMMs reach up to that batch, and what each operation takes beside its bytes and products."},
+     "BATCH: what GEMMs reach up to that batch, and what an operation, and its remote reads, take beside."},
     {Command::kPlans, "plans", "SESSION", "a session's plan in force: which share of each operation is remote",
      "SESSION is its id ('dakctl sessions'). ROWS is the number of its last rows that are remote, where the\n"
      "session said how many it has."},

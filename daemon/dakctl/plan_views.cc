@@ -38,10 +38,12 @@ std::string ProfileView(const v1::Profile& profile, const Format& format) {
   if (profile.batch_rates().empty()) return text;
   Table table;
   table.Column("BATCH", Table::Align::kRight).Column("HBM", Table::Align::kRight);
-  table.Column("PRODUCTS", Table::Align::kRight).Column("AN OPERATION", Table::Align::kRight);
+  table.Column("PRODUCTS", Table::Align::kRight).Column("LINK", Table::Align::kRight);
+  table.Column("AN OPERATION", Table::Align::kRight).Column("REMOTE READS", Table::Align::kRight);
   for (const v1::BatchRate& rate : profile.batch_rates()) {
     table.Row({absl::StrCat(rate.batch()), format.Rate(rate.hbm_bytes_per_s()), Teraflops(rate.flops_per_s()),
-               Duration(rate.operation_s())});
+               format.Rate(rate.link_bytes_per_s() > 0 ? rate.link_bytes_per_s() : profile.link_bytes_per_s()),
+               Duration(rate.operation_s()), Duration(rate.remote_s())});
   }
   return text + "\n" + table.Render();
 }

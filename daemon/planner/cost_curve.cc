@@ -10,7 +10,7 @@ size_t UsedTiers(const TierOrder& order, const Item& item) {
   size_t used = 1;
   // weight * read / stored is the item's cost of a second, per unit of the price's "per stored byte".
   const double second = order.weight * item.read_bytes;
-  while (used < order.count && order.gain[used] * item.stored_bytes <= second) ++used;
+  while (used < order.count && item.link_share * order.gain[used] * item.stored_bytes <= second) ++used;
   return used;
 }
 
@@ -65,13 +65,18 @@ Segments SegmentsOf(const TierOrder& order, const Item& item) {
   const double hbm_bound_until = 1 - item.compute_s * item.hbm_bytes_per_s / item.read_bytes;
   for (size_t m = 0; m < used; ++m) {
     // Where HBM and the tiers up to this one take equally long.
-    const double crossing = order.rate_up_to[m] / (item.hbm_bytes_per_s + order.rate_up_to[m]);
-    extend_to(std::min(crossing, hbm_bound_until), order.price[m] - (weight - order.gain[m]) / item.hbm_bytes_per_s);
+    const double rate = item.link_share * order.rate_up_to[m];
+    const double crossing =
+        rate * (1 - item.remote_s * item.hbm_bytes_per_s / item.read_bytes) / (item.hbm_bytes_per_s + rate);
+    extend_to(std::min(crossing, hbm_bound_until),
+              order.price[m] - (weight - item.link_share * order.gain[m]) / item.hbm_bytes_per_s);
   }
   for (size_t m = 0; m < used; ++m) {
-    extend_to(order.rate_up_to[m] * item.compute_s / item.read_bytes, order.price[m]);
+    const double rate = item.link_share * order.rate_up_to[m];
+    extend_to(rate * (item.compute_s - item.remote_s) / item.read_bytes, order.price[m]);
   }
-  extend_to(1, (weight + order.price_rate[used - 1]) / order.rate_up_to[used - 1]);
+  extend_to(1,
+            (weight + item.link_share * order.price_rate[used - 1]) / (item.link_share * order.rate_up_to[used - 1]));
   return segments;
 }
 
@@ -84,10 +89,11 @@ Spread SpreadAt(const TierOrder& order, const Item& item, double ratio) {
   }
   const size_t used = UsedTiers(order, item);
   spread.seconds = std::max({item.compute_s, item.read_bytes * (1 - ratio) / item.hbm_bytes_per_s,
-                             item.read_bytes * ratio / order.rate_up_to[used - 1]});
+                             item.remote_s + item.read_bytes * ratio / (item.link_share * order.rate_up_to[used - 1])});
   double left = ratio;
   for (size_t m = 0; m + 1 < used && left > 0; ++m) {
-    const double taken = std::min(left, order.rate[m] * spread.seconds / item.read_bytes);
+    const double reading_s = spread.seconds - item.remote_s;
+    const double taken = std::min(left, item.link_share * order.rate[m] * reading_s / item.read_bytes);
     spread.ratio[order.tier[m]] = taken;
     left -= taken;
   }

@@ -1,61 +1,17 @@
 #include "daemon/planner/node_plan.h"
 
 #include <algorithm>
-#include <string>
 
-#include "absl/strings/str_cat.h"
-#include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
+#include "daemon/planner/described_rows.h"
 
 namespace dak::planner {
 namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr uint64_t kTilesPerStep = 4;  // what DecideReplan asks for
-using Rows = std::vector<uint64_t>;
-
-absl::Status CheckDescription(const PassDescription& description) {
-  if (description.splits.size() != description.pass.operations.size()) {
-    return InvalidField("splits", absl::StrCat(description.splits.size(), " entries"),
-                        absl::StrCat("one an operation: ", description.pass.operations.size()));
-  }
-  for (size_t i = 0; i < description.splits.size(); ++i) {
-    const Operation& operation = description.pass.operations[i];
-    const RowSplit& split = description.splits[i];
-    const uint64_t stored = operation.stored_bytes == 0 ? operation.bytes : operation.stored_bytes;
-    const bool whole =
-        split.rows == 0 ? stored == 0 : stored % split.rows == 0 && stored / split.rows == split.row_bytes;
-    if (whole) continue;
-    return InvalidField(absl::StrCat("operations[", i, "].rows"), absl::StrCat(split.rows, " is no divisor"),
-                        absl::StrCat("a divisor of the bytes stored, ", stored));
-  }
-  return absl::OkStatus();
-}
-
-bool SameLayout(const PassDescription& a, const PassDescription& b) {
-  if (a.splits.size() != b.splits.size()) return false;
-  for (size_t i = 0; i < a.splits.size(); ++i) {
-    const RowSplit& one = a.splits[i];
-    const RowSplit& other = b.splits[i];
-    if (a.pass.operations[i].name != b.pass.operations[i].name || one.rows != other.rows ||
-        one.tile_rows != other.tile_rows || one.row_bytes != other.row_bytes) {
-      return false;
-    }
-  }
-  return true;
-}
-
-uint64_t HbmBytes(const PassDescription& description, const Rows& remote_rows) {
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < remote_rows.size(); ++i) {
-    bytes += (description.splits[i].rows - remote_rows[i]) * description.splits[i].row_bytes;
-  }
-  return bytes;
-}
-
-uint64_t StoredBytes(const PassDescription& description) {
-  return HbmBytes(description, Rows(description.splits.size(), 0));
-}
+using internal::HbmBytes;
+using internal::Rows;
 
 // The tier that has the larger part: a tensor has one remote tier.
 size_t TierOf(const OperationPlan& plan) {
@@ -103,7 +59,8 @@ class NodePlan::Round {
     std::vector<uint64_t> changed;
     for (Place& place : places_) {
       NodePassPlan& in_force = place.session->in_force;
-      const bool differs = place.is_new() || place.rows != in_force.remote_rows;
+      const bool differs = place.is_new() || place.rows != in_force.remote_rows || place.session->grew;
+      place.session->grew = false;
       if (differs) {
         in_force.moved_bytes = place.is_new() ? 0 : MovedBytes(place);
         if (!place.is_new()) place.session->last_step_s = now_s_;
@@ -159,7 +116,7 @@ class NodePlan::Round {
       place.profile = ScaledToShare(node_.profile_, place.weight() / weights);
       DAK_ASSIGN_OR_RETURN(place.target, RoundToTiles(place.plan, place.description().splits, place.budget_bytes));
       place.target_hbm_bytes = HbmBytes(place.description(), place.target);
-      wanted_hbm_bytes_ += std::min(place.budget_bytes, StoredBytes(place.description()));
+      wanted_hbm_bytes_ += std::min(place.budget_bytes, internal::StoredBytes(place.description()));
       for (size_t op = 0; op < place.target.size(); ++op) {
         // Rows don't move from one remote tier to another.
         const bool is_there = !place.is_new() && place.session->in_force.remote_rows[op] > 0;
@@ -336,14 +293,21 @@ void NodePlan::SetCapacities(uint64_t hbm_bytes, const std::vector<uint64_t>& re
 
 absl::StatusOr<std::vector<uint64_t>> NodePlan::Describe(PassDescription description, uint64_t hbm_limit_bytes,
                                                          double now_s) {
-  DAK_RETURN_IF_ERROR(CheckDescription(description));
+  DAK_RETURN_IF_ERROR(internal::CheckDescription(description));
   // Alone first: what is wrong with it shows under its own names.
   Pass alone = description.pass;
   alone.hbm_budget_bytes = std::min(alone.hbm_budget_bytes, hbm_limit_bytes);
   DAK_RETURN_IF_ERROR(Plan(profile_, alone).status());
   Sessions sessions = sessions_;
   Session& session = sessions[description.pass.session_id];
-  if (session.description != nullptr && !SameLayout(*session.description, description)) {
+  if (session.description != nullptr && internal::SameTensors(*session.description, description)) {
+    for (size_t i = 0; i < description.splits.size(); ++i) {
+      uint64_t& rows = session.in_force.remote_rows[i];
+      const RowSplit& before = session.description->splits[i];
+      session.grew |= before.rows != description.splits[i].rows;
+      rows = internal::RowsAfterGrowth(before, description.splits[i], rows, description.pass.operations[i]);
+    }
+  } else if (session.description != nullptr) {
     const uint64_t version = session.in_force.version;
     session.in_force = NodePassPlan();
     session.in_force.version = version;

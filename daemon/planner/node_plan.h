@@ -53,7 +53,8 @@ class NodePlan {
   void SetCapacities(uint64_t hbm_bytes, const std::vector<uint64_t>& remote_bytes);
 
   // Adds a session or replaces its description, and replans. Returns the sessions whose version changed.
-  // Operations of the same names and splits as before keep their rows and move from there; others start anew.
+  // A pass of the same tensors (names, bytes a row, tiles) keeps its rows and moves from there; of one that became
+  // longer, as a KV cache does, what is new is remote at first. Any other pass starts anew.
   absl::StatusOr<std::vector<uint64_t>> Describe(PassDescription description, uint64_t hbm_limit_bytes, double now_s);
   // A bound on a session's HBM beside its own budget (its quota); nothing happens before the next Replan.
   void SetLimit(uint64_t session_id, uint64_t hbm_bytes);
@@ -73,6 +74,7 @@ class NodePlan {
     std::shared_ptr<const PassDescription> description;
     uint64_t hbm_limit_bytes = kUnlimitedBytes;
     NodePassPlan in_force;  // version 0: none yet
+    bool grew = false;      // its tensors have other lengths than in the version in force
     double last_step_s = -std::numeric_limits<double>::infinity();
   };
   using Sessions = absl::btree_map<uint64_t, Session>;

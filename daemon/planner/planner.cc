@@ -23,10 +23,12 @@ double SecondsOf(const SessionTerms& session, const Item& item, absl::Span<const
   double seconds = item.compute_s;
   for (size_t k = 0; k < tier_ratios.size(); ++k) {
     ratio += tier_ratios[k];
-    seconds = std::max(seconds, item.read_bytes * tier_ratios[k] / session.tier_bytes_per_s[k]);
+    const double rate = item.link_share * session.tier_bytes_per_s[k];
+    seconds = std::max(seconds, item.remote_s + item.read_bytes * tier_ratios[k] / rate);
   }
   seconds = std::max(seconds, item.read_bytes * std::max(0.0, 1 - ratio) / item.hbm_bytes_per_s);
-  return item.own_s + std::max(seconds, item.read_bytes * ratio / session.link_bytes_per_s);
+  const double link_rate = item.link_share * session.link_bytes_per_s;
+  return item.own_s + std::max(seconds, item.remote_s + item.read_bytes * ratio / link_rate);
 }
 
 // Adds one greedy plan's shares, weighted, to the operations of one session.
@@ -112,18 +114,14 @@ double OperationSeconds(const Profile& profile, const Operation& operation, absl
     const double own = profile.remote_tiers[k].bytes_per_s;
     session.tier_bytes_per_s[k] = own == 0 ? HUGE_VAL : own;
   }
-  const BatchRate rate = RateAt(profile, operation.batch);
-  const Item item{.read_bytes = static_cast<double>(operation.bytes),
-                  .compute_s = operation.flops / rate.flops_per_s,
-                  .own_s = rate.operation_s,
-                  .hbm_bytes_per_s = rate.hbm_bytes_per_s};
-  return SecondsOf(session, item, tier_ratios.subspan(0, tiers));
+  return SecondsOf(session, internal::ItemOf(profile, operation), tier_ratios.subspan(0, tiers));
 }
 
 Profile ScaledToShare(const Profile& profile, double share) {
   Profile scaled = profile;
   scaled.link_bytes_per_s *= share;
   for (RemoteTier& tier : scaled.remote_tiers) tier.bytes_per_s *= share;
+  for (BatchRate& rate : scaled.batch_rates) rate.link_bytes_per_s *= share;
   return scaled;
 }
 

@@ -2,9 +2,9 @@
 //
 // Operation i reads C_i bytes a pass, occupies S_i bytes, and needs F_i floating-point operations. With share x_k of
 // its rows on remote tier k and x = sum of x_k, it takes
-//     t_i = o + max( F_i / P,  C_i (1 - x) / B_hbm,  C_i x_k / B_k for every tier k,  C_i x / B_link for the shared
-//     link )
-// where P, B_hbm and the operation's own time o are those of its batch, if the profile has such (BatchRate).
+//     t_i = o + max( F_i / P,  C_i (1 - x) / H,  r + C_i x_k / (e B_k) for every tier k,  r + C_i x / (e B_link) )
+// where P, H, e and the times o and r depend on its batch, if the profile has such rates (BatchRate). r is the start of
+// remote reads, as far as it isn't hidden in what the operation takes with nothing remote.
 // Plan() minimises the sum of weight * t_i over all operations of all sessions, subject to lo_i <= x_i <= hi_i, each
 // session's HBM budget, the HBM that all share, and each remote tier's capacity. Less than the budget is used where an
 // operation gets faster by reading part of its bytes remotely.
@@ -46,12 +46,14 @@ struct RemoteTier {
   uint64_t capacity_bytes = kUnlimitedBytes;
 };
 
-// What the matrix products' kernels reach at one batch, and what each operation takes beside: its start and its end.
+// What the matrix products' kernels reach at one batch, and what each operation takes beside.
 struct BatchRate {
   uint64_t batch = 0;
-  double hbm_bytes_per_s = 0;
-  double flops_per_s = 0;
-  double operation_s = 0;
+  double hbm_bytes_per_s = 0;   // H
+  double flops_per_s = 0;       // P
+  double operation_s = 0;       // o: its start and its end
+  double link_bytes_per_s = 0;  // of the whole link; over the profile's it is e; 0: the profile's
+  double remote_s = 0;          // r
 };
 inline constexpr size_t kMaxBatchRates = 64;
 

@@ -92,8 +92,9 @@ class Search {
   double FirstPrice(const PerTier& prices) const {
     double price = *std::max_element(prices.begin(), prices.end());
     for (const SessionTerms& session : problem_.sessions) {
-      double slowest = std::min(session.least_hbm_bytes_per_s, session.link_bytes_per_s);
-      for (size_t k = 0; k < problem_.tiers; ++k) slowest = std::min(slowest, session.tier_bytes_per_s[k]);
+      double remote = session.link_bytes_per_s;
+      for (size_t k = 0; k < problem_.tiers; ++k) remote = std::min(remote, session.tier_bytes_per_s[k]);
+      const double slowest = std::min(session.least_hbm_bytes_per_s, session.least_link_share * remote);
       price = std::max(price, 2 * session.weight / slowest);
     }
     return price;

@@ -41,6 +41,8 @@ absl::Status CheckBatchRates(const std::vector<BatchRate>& rates) {
     DAK_RETURN_IF_ERROR(CheckRate(name + "hbm_bytes_per_s", rates[i].hbm_bytes_per_s, false));
     DAK_RETURN_IF_ERROR(CheckRate(name + "flops_per_s", rates[i].flops_per_s, false));
     DAK_RETURN_IF_ERROR(CheckRate(name + "operation_s", rates[i].operation_s, true));
+    DAK_RETURN_IF_ERROR(CheckRate(name + "link_bytes_per_s", rates[i].link_bytes_per_s, true));
+    DAK_RETURN_IF_ERROR(CheckRate(name + "remote_s", rates[i].remote_s, true));
   }
   return absl::OkStatus();
 }
@@ -122,14 +124,7 @@ absl::StatusOr<PassBytes> AppendItems(const Profile& profile, const Pass& pass, 
     const double size = static_cast<double>(stored);
     bytes.least_remote += size * operation.min_ratio;
     bytes.most_remote += size * operation.max_ratio;
-    const BatchRate rate = RateAt(profile, operation.batch);
-    problem.items.push_back({.read_bytes = static_cast<double>(operation.bytes),
-                             .stored_bytes = size,
-                             .compute_s = operation.flops / rate.flops_per_s,
-                             .own_s = rate.operation_s,
-                             .hbm_bytes_per_s = rate.hbm_bytes_per_s,
-                             .min_ratio = operation.min_ratio,
-                             .max_ratio = operation.max_ratio});
+    problem.items.push_back(ItemOf(profile, operation));
   }
   return bytes;
 }
@@ -140,6 +135,8 @@ SessionTerms TermsOf(const Profile& profile, double weight, double share) {
   terms.least_hbm_bytes_per_s = profile.hbm_bytes_per_s;
   for (const BatchRate& rate : profile.batch_rates) {
     terms.least_hbm_bytes_per_s = std::min(terms.least_hbm_bytes_per_s, rate.hbm_bytes_per_s);
+    if (rate.link_bytes_per_s == 0) continue;
+    terms.least_link_share = std::min(terms.least_link_share, rate.link_bytes_per_s / profile.link_bytes_per_s);
   }
   terms.link_bytes_per_s = profile.link_bytes_per_s * share;
   for (size_t k = 0; k < profile.remote_tiers.size(); ++k) {
@@ -167,6 +164,21 @@ absl::Status CheckItFits(const Problem& problem, double least_remote, double mos
 }
 
 }  // namespace
+
+Item ItemOf(const Profile& profile, const Operation& operation) {
+  const BatchRate rate = RateAt(profile, operation.batch);
+  Item item;
+  item.read_bytes = static_cast<double>(operation.bytes);
+  item.stored_bytes = static_cast<double>(operation.stored_bytes == 0 ? operation.bytes : operation.stored_bytes);
+  item.compute_s = operation.flops / rate.flops_per_s;
+  item.own_s = rate.operation_s;
+  item.hbm_bytes_per_s = rate.hbm_bytes_per_s;
+  item.remote_s = std::min(rate.remote_s, std::max(item.compute_s, item.read_bytes / item.hbm_bytes_per_s));
+  if (rate.link_bytes_per_s > 0) item.link_share = rate.link_bytes_per_s / profile.link_bytes_per_s;
+  item.min_ratio = operation.min_ratio;
+  item.max_ratio = operation.max_ratio;
+  return item;
+}
 
 absl::StatusOr<Problem> BuildProblem(const Profile& profile, absl::Span<const Pass> passes, uint64_t hbm_capacity_bytes,
                                      bool single_pass) {

@@ -23,8 +23,10 @@ struct Item {
   double read_bytes = 0;
   double stored_bytes = 0;
   double compute_s = 0;
-  double own_s = 0;  // beside everything else
+  double own_s = 0;     // beside everything else
+  double remote_s = 0;  // before remote reads; at most what it takes with nothing remote
   double hbm_bytes_per_s = 0;
+  double link_share = 1;  // of the rates of the link and the tiers
   double min_ratio = 0;
   double max_ratio = 1;
 };
@@ -32,6 +34,7 @@ struct Item {
 struct SessionTerms {
   double weight = 1;
   double least_hbm_bytes_per_s = 0;  // of any operation
+  double least_link_share = 1;       // the same
   double link_bytes_per_s = 0;
   PerTier tier_bytes_per_s{};  // own rates; infinite where only the link limits
   double needed_bytes = 0;     // at least so many stored bytes are remote
@@ -47,6 +50,8 @@ struct Problem {
   std::vector<SessionTerms> sessions;
   std::vector<Item> items;
 };
+
+Item ItemOf(const Profile& profile, const Operation& operation);
 
 // Checks every field and that a plan exists. `single_pass`: fields are named without "passes[0].".
 absl::StatusOr<Problem> BuildProblem(const Profile& profile, absl::Span<const Pass> passes, uint64_t hbm_capacity_bytes,

@@ -59,13 +59,16 @@ absl::StatusOr<std::vector<BatchRate>> ParseBatchRates(const nlohmann::json& obj
     const std::string name = absl::StrCat("batch_rates[", rates.size(), "]");
     if (!value.is_object()) return InvalidField(name, "not an object", "an object");
     const JsonFields fields(value, name + ".");
-    DAK_RETURN_IF_ERROR(fields.CheckNoOthers({"batch", "hbm_bytes_per_s", "flops_per_s", "operation_s"}));
+    DAK_RETURN_IF_ERROR(fields.CheckNoOthers(
+        {"batch", "hbm_bytes_per_s", "flops_per_s", "operation_s", "link_bytes_per_s", "remote_s"}));
     BatchRate rate;
     const uint64_t least = rates.empty() ? 1 : rates.back().batch + 1;
     DAK_ASSIGN_OR_RETURN(rate.batch, fields.Count("batch", least, kMaxOperationBytes));
     DAK_ASSIGN_OR_RETURN(rate.hbm_bytes_per_s, Rate(fields, "hbm_bytes_per_s", false));
     DAK_ASSIGN_OR_RETURN(rate.flops_per_s, Rate(fields, "flops_per_s", false));
     DAK_ASSIGN_OR_RETURN(rate.operation_s, Rate(fields, "operation_s", true));
+    DAK_ASSIGN_OR_RETURN(rate.link_bytes_per_s, Rate(fields, "link_bytes_per_s", true));
+    DAK_ASSIGN_OR_RETURN(rate.remote_s, Rate(fields, "remote_s", true));
     rates.push_back(rate);
   }
   return rates;
@@ -111,7 +114,9 @@ std::string FormatProfile(const Profile& profile) {
     object["batch_rates"].push_back({{"batch", rate.batch},
                                      {"hbm_bytes_per_s", rate.hbm_bytes_per_s},
                                      {"flops_per_s", rate.flops_per_s},
-                                     {"operation_s", rate.operation_s}});
+                                     {"operation_s", rate.operation_s},
+                                     {"link_bytes_per_s", rate.link_bytes_per_s},
+                                     {"remote_s", rate.remote_s}});
   }
   return object.dump(2) + "\n";
 }

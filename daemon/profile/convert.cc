@@ -19,7 +19,9 @@ absl::Status SetRate(absl::string_view field, double value, double* target) {
 
 absl::Status ApplyBatchRates(const config::Profile& config, planner::Profile* profile) {
   // A rate by batch was measured beside the plain rates: with other ones it would contradict them.
-  if (config.has_hbm_bytes_per_s() || config.has_flops_per_s()) profile->batch_rates.clear();
+  if (config.has_hbm_bytes_per_s() || config.has_link_bytes_per_s() || config.has_flops_per_s()) {
+    profile->batch_rates.clear();
+  }
   if (config.batch_rates_size() == 0) return absl::OkStatus();
   if (config.batch_rates_size() > static_cast<int>(planner::kMaxBatchRates)) {
     return InvalidField("profile.batch_rates", absl::StrCat("has ", config.batch_rates_size(), " entries"),
@@ -43,6 +45,15 @@ absl::Status ApplyBatchRates(const config::Profile& config, planner::Profile* pr
                           absl::StrCat(from.operation_s(), " is out of range"), "0 to 1");
     }
     rate.operation_s = from.operation_s();
+    if (from.has_link_bytes_per_s()) {
+      DAK_RETURN_IF_ERROR(
+          SetRate(absl::StrCat(name, "link_bytes_per_s"), from.link_bytes_per_s(), &rate.link_bytes_per_s));
+    }
+    if (!(from.remote_s() >= 0 && from.remote_s() <= 1)) {
+      return InvalidField(absl::StrCat("profile.", name, "remote_s"), absl::StrCat(from.remote_s(), " is out of range"),
+                          "0 to 1");
+    }
+    rate.remote_s = from.remote_s();
     profile->batch_rates.push_back(rate);
   }
   return absl::OkStatus();
@@ -100,6 +111,8 @@ config::Profile ValuesOf(const planner::Profile& profile) {
     to->set_hbm_bytes_per_s(rate.hbm_bytes_per_s);
     to->set_flops_per_s(rate.flops_per_s);
     to->set_operation_s(rate.operation_s);
+    if (rate.link_bytes_per_s > 0) to->set_link_bytes_per_s(rate.link_bytes_per_s);
+    to->set_remote_s(rate.remote_s);
   }
   return config;
 }

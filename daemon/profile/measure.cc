@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -22,6 +23,9 @@ constexpr uint32_t kBatches[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048};
 constexpr uint64_t kColumns = 4096;
 constexpr uint64_t kFewRows = 4096;
 constexpr uint64_t kManyRows = 28'672;
+constexpr double kElementBytes = 2;
+constexpr double kBoundByLink = 1.5;     // remote reads take at least so many times as long as all of W in HBM
+constexpr double kWindowInDelays = 2;    // where the controller holds the sum of windows
 constexpr double kLeastBytesPerS = 1e6;  // what no device that dak runs on is under, and over
 constexpr double kMostBytesPerS = 1e15;
 constexpr double kLeastFlopsPerS = 1e9;
@@ -127,47 +131,79 @@ class Measuring {
   }
 
   absl::Status MeasureBatches() {
-    std::vector<planner::BatchRate> rates;
-    for (const uint32_t batch : kBatches) {
-      DAK_RETURN_IF_ERROR(CheckTime());
-      const absl::StatusOr<double> few = probe_.GemmSeconds(batch, kFewRows, kColumns);
-      const absl::StatusOr<double> many = probe_.GemmSeconds(batch, kManyRows, kColumns);
+    std::vector<planner::BatchRate>& rates = result_.profile.batch_rates;
+    absl::Status status = CheckTime();
+    for (size_t i = 0; i < std::size(kBatches) && status.ok(); ++i) {
+      const absl::StatusOr<planner::BatchRate> rate = MeasureBatch(kBatches[i]);
       // Past the kernels' largest batch, or what the probe's memory holds.
-      const absl::Status& refused = few.ok() ? many.status() : few.status();
-      if (refused.code() == absl::StatusCode::kInvalidArgument && !rates.empty()) break;
-      DAK_ASSIGN_OR_RETURN(const planner::BatchRate rate, RateOf(batch, few, many));
-      options_.log(absl::StrFormat("batch %d: HBM %.0f GB/s, %.0f TFLOP/s, %.2f us an operation", batch,
-                                   rate.hbm_bytes_per_s * 1e-9, rate.flops_per_s * 1e-12, rate.operation_s * 1e6));
-      rates.push_back(rate);
+      if (rate.status().code() == absl::StatusCode::kInvalidArgument && i > 0) return absl::OkStatus();
+      status = rate.ok() ? CheckTime() : rate.status();
+      if (!rate.ok()) break;
+      rates.push_back(*rate);
+      options_.log(absl::StrFormat(
+          "batch %d: HBM %.0f GB/s, %.0f TFLOP/s, link %.1f GB/s, %.2f us an operation, %.2f us before remote reads",
+          rate->batch, rate->hbm_bytes_per_s * 1e-9, rate->flops_per_s * 1e-12, rate->link_bytes_per_s * 1e-9,
+          rate->operation_s * 1e6, rate->remote_s * 1e6));
     }
-    result_.profile.batch_rates = std::move(rates);
-    return absl::OkStatus();
+    // A part would stand for larger batches, too.
+    if (!status.ok()) rates.clear();
+    return status;
   }
 
-  // A line through both sizes. What is missing to the roofline is charged to the side that bounds: HBM below the ridge,
-  // the tensor cores above.
-  absl::StatusOr<planner::BatchRate> RateOf(uint32_t batch, const absl::StatusOr<double>& few,
-                                            const absl::StatusOr<double>& many) const {
-    const std::string name = absl::StrCat("GEMM of batch ", batch);
-    DAK_ASSIGN_OR_RETURN(const double few_s, Plausible(name, few, 1e-7, 1));
-    DAK_ASSIGN_OR_RETURN(const double many_s, Plausible(name, many, 1e-7, 1));
-    if (many_s <= few_s) return absl::InternalError(absl::StrCat(name, ": more rows don't take longer"));
+  absl::StatusOr<double> GemmSeconds(uint32_t batch, uint64_t rows, uint64_t remote_rows) {
     const planner::Profile& profile = result_.profile;
-    constexpr double kElementBytes = 2;
-    const double row_s = std::min((many_s - few_s) / (kManyRows - kFewRows), many_s / kManyRows);
-    const double bytes_per_s = kColumns * kElementBytes / row_s;
-    const double flops_per_s = 2.0 * batch * kColumns / row_s;
-    const double flops_per_byte = 2.0 * batch / kElementBytes;
-    planner::BatchRate rate = {.batch = batch,
-                               .hbm_bytes_per_s = profile.hbm_bytes_per_s,
-                               .flops_per_s = profile.flops_per_s,
-                               .operation_s = std::max(0.0, few_s - row_s * kFewRows)};
-    if (flops_per_byte * profile.hbm_bytes_per_s < profile.flops_per_s) {
-      rate.hbm_bytes_per_s = bytes_per_s;
-    } else {
-      rate.flops_per_s = flops_per_s;
+    const double delay_bytes = profile.link_bytes_per_s * static_cast<double>(profile.round_trip_ns) * 1e-9;
+    return Plausible(absl::StrCat("GEMM of batch ", batch),
+                     probe_.GemmSeconds({.batch = batch,
+                                         .n = rows,
+                                         .k = kColumns,
+                                         .remote_rows = remote_rows,
+                                         .window_bytes = static_cast<uint64_t>(kWindowInDelays * delay_bytes)}),
+                     1e-7, 1);
+  }
+
+  // A line through two sizes in HBM. What is missing to the roofline is charged to the side that bounds: HBM below the
+  // ridge, the tensor cores above.
+  absl::StatusOr<planner::BatchRate> MeasureBatch(uint32_t batch) {
+    DAK_ASSIGN_OR_RETURN(const double few_s, GemmSeconds(batch, kFewRows, 0));
+    DAK_ASSIGN_OR_RETURN(const double many_s, GemmSeconds(batch, kManyRows, 0));
+    if (many_s <= few_s) {
+      return absl::InternalError(absl::StrCat("GEMM of batch ", batch, ": more rows don't take longer"));
     }
+    const planner::Profile& profile = result_.profile;
+    const double row_s = std::min((many_s - few_s) / (kManyRows - kFewRows), many_s / kManyRows);
+    planner::BatchRate rate;
+    rate.batch = batch;
+    rate.hbm_bytes_per_s = profile.hbm_bytes_per_s;
+    rate.flops_per_s = profile.flops_per_s;
+    rate.operation_s = std::max(0.0, few_s - row_s * kFewRows);
+    const double flops_per_byte = 2.0 * batch / kElementBytes;
+    if (flops_per_byte * profile.hbm_bytes_per_s < profile.flops_per_s) {
+      rate.hbm_bytes_per_s = kColumns * kElementBytes / row_s;
+    } else {
+      rate.flops_per_s = 2.0 * batch * kColumns / row_s;
+    }
+    DAK_RETURN_IF_ERROR(MeasureRemote(few_s, &rate));
     return rate;
+  }
+
+  // The same for remote rows, both times so many that the link bounds.
+  absl::Status MeasureRemote(double local_s, planner::BatchRate* rate) {
+    const double link = result_.profile.link_bytes_per_s;
+    constexpr double kRowBytes = kColumns * kElementBytes;
+    uint64_t rows = kFewRows / 16;
+    while (rows < kFewRows / 2 && static_cast<double>(rows) * kRowBytes < kBoundByLink * local_s * link) rows *= 2;
+    const uint64_t more_rows = kFewRows / 2 - 64;  // some stay in HBM
+    const auto batch = static_cast<uint32_t>(rate->batch);
+    DAK_ASSIGN_OR_RETURN(const double few_s, GemmSeconds(batch, kFewRows, rows));
+    DAK_ASSIGN_OR_RETURN(const double many_s, GemmSeconds(batch, kFewRows, rows + more_rows));
+    if (many_s <= few_s) {
+      return absl::InternalError(absl::StrCat("GEMM of batch ", batch, ": more remote rows don't take longer"));
+    }
+    rate->link_bytes_per_s = std::min(link, static_cast<double>(more_rows) * kRowBytes / (many_s - few_s));
+    const double reads_s = static_cast<double>(rows) * kRowBytes / rate->link_bytes_per_s;
+    rate->remote_s = std::max(0.0, few_s - rate->operation_s - reads_s);
+    return absl::OkStatus();
   }
 
   kernels::Probe& probe_;

@@ -33,11 +33,11 @@ absl::Status CheckSource(const config::Profile& config) {
     if (!config.has_name()) return absl::OkStatus();
     return InvalidField("profile.name", "there is a file as well (source)", "one of them");
   }
-  for (const char* known : {"auto", "measure", "cached", "default"}) {
+  for (const char* known : {"auto", "measure", "once", "cached", "default"}) {
     if (source == known) return absl::OkStatus();
   }
   return InvalidField("profile.source", absl::StrCat("'", source, "' is no source"),
-                      "auto, measure, cached, default or the path of a JSON file");
+                      "auto, measure, once, cached, default or the path of a JSON file");
 }
 
 // What the configuration names, else the device's own model, else an H100.
@@ -90,18 +90,10 @@ bool TakeCached(const std::string& path, const DeviceDescription& device, NodePr
   return true;
 }
 
-void Measure(const std::string& path, const DeviceDescription& device, const ProbeFactory& make_probe,
-             NodeProfile* node) {
+void Measure(const std::string& path, const DeviceDescription& device, const Measurer& measure, NodeProfile* node) {
   const double begin_s = SecondsNow();
   spdlog::info("profile: measuring {}", device.name);
-  absl::StatusOr<Measurement> measured = absl::UnavailableError("");
-  {
-    const absl::StatusOr<std::unique_ptr<kernels::Probe>> probe = make_probe(device.ordinal);
-    const MeasureOptions options = {.budget_s = kMeasuringBudgetS - (SecondsNow() - begin_s),
-                                    .seconds_now = SecondsNow,
-                                    .log = [](const std::string& line) { spdlog::info("profile: {}", line); }};
-    measured = probe.ok() ? MeasureProfile(**probe, node->profile, options) : probe.status();
-  }
+  const absl::StatusOr<Measurement> measured = measure(device, node->profile);
   if (!measured.ok()) {
     Note(absl::StrCat("measure: ", absl::StatusCodeToString(measured.status().code()), ": ",
                       measured.status().message()),
@@ -126,6 +118,18 @@ void Measure(const std::string& path, const DeviceDescription& device, const Pro
 
 }  // namespace
 
+Measurer MeasureWith(ProbeFactory make_probe) {
+  return [make_probe = std::move(make_probe)](const DeviceDescription& device,
+                                              const planner::Profile& otherwise) -> absl::StatusOr<Measurement> {
+    const double begin_s = SecondsNow();
+    DAK_ASSIGN_OR_RETURN(const std::unique_ptr<kernels::Probe> probe, make_probe(device.ordinal));
+    return MeasureProfile(*probe, otherwise,
+                          {.budget_s = kMeasuringBudgetS - (SecondsNow() - begin_s),
+                           .seconds_now = SecondsNow,
+                           .log = [](const std::string& line) { spdlog::info("profile: {}", line); }});
+  };
+}
+
 absl::Status CheckProfileConfig(const config::Profile& config) {
   DAK_RETURN_IF_ERROR(CheckSource(config));
   config::Profile without_file = config;
@@ -135,15 +139,16 @@ absl::Status CheckProfileConfig(const config::Profile& config) {
 }
 
 absl::StatusOr<NodeProfile> ObtainProfile(const config::Profile& config, const DeviceDescription& device,
-                                          const ProbeFactory& make_probe) {
+                                          const Measurer& measure) {
   NodeProfile node;
   node.source = "default";
   DAK_ASSIGN_OR_RETURN(node.profile, BaseProfile(config, device));
   const bool given = config.has_name() || IsPath(config.source());
   if (!given && device.kind == "cuda" && config.source() != "default") {
-    const std::string path = config.cache_dir().empty() ? "" : ProfilePath(config.cache_dir(), device);
-    const bool found = config.source() != "measure" && !path.empty() && TakeCached(path, device, &node);
-    if (!found && config.source() != "cached") Measure(path, device, make_probe, &node);
+    const bool keeps = !config.cache_dir().empty() && config.source() != "once";
+    const std::string path = keeps ? ProfilePath(config.cache_dir(), device) : "";
+    const bool found = config.source() != "measure" && keeps && TakeCached(path, device, &node);
+    if (!found && config.source() != "cached") Measure(path, device, measure, &node);
   }
   DAK_RETURN_IF_ERROR(ApplyValues(config, &node.profile));
   if (given || HasValues(config)) node.source = "configured";

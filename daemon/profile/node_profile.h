@@ -20,6 +20,7 @@
 #include "allocator/device/device.h"
 #include "daemon/config/config.pb.h"
 #include "daemon/planner/planner.h"
+#include "daemon/profile/measure.h"
 #include "kernels/probe.h"
 
 namespace dak::daemon {
@@ -35,11 +36,14 @@ struct NodeProfile {
   std::vector<std::string> failures;  // "measure: INTERNAL: HBM: ...", one a step that didn't work
 };
 
-// By the device's ordinal; kernels::CreateCudaProbe but in tests.
+// Measures a device; what it doesn't measure is `otherwise`'s.
+using Measurer = std::function<absl::StatusOr<Measurement>(const DeviceDescription&, const planner::Profile&)>;
+// With a probe in this process. `make_probe` takes the device's ordinal.
 using ProbeFactory = std::function<absl::StatusOr<std::unique_ptr<kernels::Probe>>(int)>;
+Measurer MeasureWith(ProbeFactory make_probe);
 
 absl::StatusOr<NodeProfile> ObtainProfile(const config::Profile& config, const DeviceDescription& device,
-                                          const ProbeFactory& make_probe);
+                                          const Measurer& measure);
 
 // Every field checked, for --check-config.
 absl::Status CheckProfileConfig(const config::Profile& config);

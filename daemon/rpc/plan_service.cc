@@ -83,6 +83,8 @@ void FillProfile(const NodeProfile& node, v1::Profile* out) {
     to->set_hbm_bytes_per_s(rate.hbm_bytes_per_s);
     to->set_flops_per_s(rate.flops_per_s);
     to->set_operation_s(rate.operation_s);
+    to->set_link_bytes_per_s(rate.link_bytes_per_s);
+    to->set_remote_s(rate.remote_s);
   }
   out->set_source(node.source);
   out->set_from_cache(node.from_cache);

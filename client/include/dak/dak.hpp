@@ -64,7 +64,6 @@ struct Plan {
   std::vector<double> ratios{};  // in the order of the operations
   double predicted_s = 0;
 };
-
 // Of Session::Gemm, as dak_gemm_args and dak_activation explain it; addresses are the device's, 0: none.
 struct Epilogue {
   uint64_t bias = 0;

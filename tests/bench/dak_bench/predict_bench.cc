@@ -104,6 +104,11 @@ planner::Profile MeasureMachine() {
   return measured.profile;
 }
 
+// Where the controller holds the sum of windows.
+uint64_t WindowBytes(const planner::Profile& profile) {
+  return static_cast<uint64_t>(2 * profile.link_bytes_per_s * static_cast<double>(profile.round_trip_ns) * 1e-9);
+}
+
 planner::Operation Described(const Operation& operation) {
   planner::Operation described;
   described.bytes = operation.bytes();
@@ -190,7 +195,7 @@ double MeasuredSeconds(Context& context, RunnerGemm& gemm, const std::vector<Ope
 
 std::string PredictPasses(Context& context, const Options& options, const planner::Profile& profile) {
   Table table("predict: 32 layers of Llama-3-8B's shape, every operation at one ratio, " + context.device_name);
-  RunnerGemm gemm(static_cast<uint64_t>(options.window_bytes));
+  RunnerGemm gemm(WindowBytes(profile));
   double worst = 0;
   for (const uint64_t batch : options.batches) {
     for (const double ratio : options.ratios) {
@@ -218,7 +223,7 @@ std::string PredictPasses(Context& context, const Options& options, const planne
   return table.ToJson();
 }
 
-std::string GreedyAgainstUniform(Context& context, const Options& options, const planner::Profile& profile) {
+std::string GreedyAgainstUniform(Context& context, const planner::Profile& profile) {
   Table table("greedy against uniform ratios: batch 512 and a stream of a KV cache, " + context.device_name);
   std::vector<Operation> pass;
   for (uint32_t layer = 0; layer < kMixedLayers; ++layer) {
@@ -229,7 +234,7 @@ std::string GreedyAgainstUniform(Context& context, const Options& options, const
     std::printf("greedy against uniform: not run: no kernel takes batch %d\n", static_cast<int>(kMixedBatch));
     return "[]";
   }
-  RunnerGemm gemm(static_cast<uint64_t>(options.window_bytes));
+  RunnerGemm gemm(WindowBytes(profile));
   planner::Pass described;
   uint64_t bytes = 0;
   std::vector<planner::RowSplit> splits;
@@ -272,7 +277,7 @@ std::string GreedyAgainstUniform(Context& context, const Options& options, const
 std::string RunPredict(Context& context, const Options& options) {
   const planner::Profile profile = MeasureMachine();
   const std::string passes = PredictPasses(context, options, profile);
-  return "[" + passes + ",\n" + GreedyAgainstUniform(context, options, profile) + "]";
+  return "[" + passes + ",\n" + GreedyAgainstUniform(context, profile) + "]";
 }
 
 }  // namespace dak::bench

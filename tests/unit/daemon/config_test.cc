@@ -21,7 +21,9 @@ absl::StatusOr<DaemonOptions> OptionsOf(const std::string& text) {
   return OptionsFrom(*config);
 }
 
-absl::StatusOr<std::unique_ptr<kernels::Probe>> NoProbe(int) { return absl::NotFoundError("no probe"); }
+absl::StatusOr<Measurement> NoProbe(const DeviceDescription&, const planner::Profile&) {
+  return absl::NotFoundError("no probe");
+}
 
 TEST(ConfigTest, EmptyConfigurationIsGood) {
   const auto options = OptionsOf("");
@@ -109,6 +111,22 @@ TEST(ConfigTest, EveryBadFieldIsNamed) {
       {"congestion { interval_us: 1 }", "congestion.interval_us"},
       {"congestion { interval_us: 18446744073709551615 }", "congestion.interval_us"},
       {"congestion { idle_after_us: 0 }", "congestion.idle_after_us"},
+      {"lease_ms: 86400001", "lease_ms"},
+      {"shutdown_grace_ms: 86400001", "shutdown_grace_ms"},
+      {"metrics_address: 'localhost'", "metrics_address"},
+      {"log_level: 'loud'", "log_level"},
+      {"runtime_dir: 5", "config"},
+      {"nonsense: 5", "config"},
+  };
+  for (const auto& [text, field] : cases) {
+    const absl::Status status = OptionsOf(text).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_EQ(DetailOf(status).field, field) << text << ": " << status;
+  }
+}
+
+TEST(ConfigTest, EveryBadFieldOfProfileAndReplanningIsNamed) {
+  const std::pair<const char*, const char*> cases[] = {
       {"profile { name: 'abacus' }", "profile.name"},
       {"profile { hbm_bytes_per_s: 0 }", "profile.hbm_bytes_per_s"},
       {"profile { link_bytes_per_s: -1 }", "profile.link_bytes_per_s"},
@@ -127,14 +145,12 @@ TEST(ConfigTest, EveryBadFieldIsNamed) {
       {"profile { batch_rates { batch: 1 hbm_bytes_per_s: 1 } }", "profile.batch_rates[0].flops_per_s"},
       {"profile { batch_rates { batch: 1 hbm_bytes_per_s: 1 flops_per_s: 1 operation_s: 2 } }",
        "profile.batch_rates[0].operation_s"},
+      {"profile { batch_rates { batch: 1 hbm_bytes_per_s: 1 flops_per_s: 1 link_bytes_per_s: 0 } }",
+       "profile.batch_rates[0].link_bytes_per_s"},
+      {"profile { batch_rates { batch: 1 hbm_bytes_per_s: 1 flops_per_s: 1 remote_s: -1 } }",
+       "profile.batch_rates[0].remote_s"},
       {"profile { batch_rates { batch: 1 hbm_bytes_per_s: 1 flops_per_s: 1 } batch_rates { batch: 1 } }",
        "profile.batch_rates[1].batch"},
-      {"lease_ms: 86400001", "lease_ms"},
-      {"shutdown_grace_ms: 86400001", "shutdown_grace_ms"},
-      {"metrics_address: 'localhost'", "metrics_address"},
-      {"log_level: 'loud'", "log_level"},
-      {"runtime_dir: 5", "config"},
-      {"nonsense: 5", "config"},
   };
   for (const auto& [text, field] : cases) {
     const absl::Status status = OptionsOf(text).status();

@@ -23,6 +23,7 @@ struct FakeMachine {
   double flops_per_s = 800e12;
   uint64_t cliff_bytes = uint64_t{3} << 19;  // 1.5 MiB: the last step at which HBM keeps its rate
   double operation_s = 2e-6;
+  double remote_s = 5e-6;
   uint32_t most_batch = 256;
 
   std::map<std::string, absl::Status> faults;  // by method's name
@@ -52,12 +53,15 @@ class FakeProbe final : public kernels::Probe {
                   : Answer("CopyToHost", machine_.copy_to_host_bytes_per_s);
   }
   absl::StatusOr<double> FlopsPerS() override { return Answer("FlopsPerS", machine_.flops_per_s); }
-  absl::StatusOr<double> GemmSeconds(uint32_t batch, uint64_t n, uint64_t k) override {
-    if (batch > machine_.most_batch) return absl::InvalidArgumentError("batch");
-    const double bytes = static_cast<double>(n * k * 2);
-    const double flops = static_cast<double>(2 * batch * n * k);
-    return Answer("GemmSeconds", machine_.operation_s + std::max(bytes / (0.9 * machine_.hbm_bytes_per_s),
-                                                                 flops / (0.95 * machine_.flops_per_s)));
+  absl::StatusOr<double> GemmSeconds(const kernels::ProbeGemm& gemm) override {
+    if (gemm.batch > machine_.most_batch) return absl::InvalidArgumentError("batch");
+    const double local_bytes = static_cast<double>((gemm.n - gemm.remote_rows) * gemm.k * 2);
+    const double flops = static_cast<double>(2 * gemm.batch * gemm.n * gemm.k);
+    double seconds = std::max(local_bytes / (0.9 * machine_.hbm_bytes_per_s), flops / (0.95 * machine_.flops_per_s));
+    if (gemm.remote_rows == 0) return Answer("GemmSeconds", machine_.operation_s + seconds);
+    const double remote_bytes = static_cast<double>(gemm.remote_rows * gemm.k * 2);
+    seconds = std::max(seconds, machine_.remote_s + remote_bytes / (0.8 * machine_.link_bytes_per_s));
+    return Answer("RemoteGemmSeconds", machine_.operation_s + seconds);
   }
 
  private:

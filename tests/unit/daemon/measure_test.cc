@@ -78,6 +78,8 @@ TEST_F(MeasureTest, RatesByBatchAreWhatTheKernelsReach) {
   EXPECT_EQ(rates.back().batch, 1024u);
   for (const planner::BatchRate& rate : rates) {
     EXPECT_NEAR(rate.operation_s, 2e-6, 1e-12) << rate.batch;
+    EXPECT_NEAR(rate.link_bytes_per_s, 0.8 * 50e9, 1e3) << rate.batch;
+    EXPECT_NEAR(rate.remote_s, 5e-6, 1e-10) << rate.batch;
     const bool memory_bound = rate.batch <= 256;
     EXPECT_NEAR(rate.hbm_bytes_per_s, memory_bound ? 0.9 * 3e12 : 3e12, 1e6) << rate.batch;
     EXPECT_NEAR(rate.flops_per_s, memory_bound ? 800e12 : 0.95 * 800e12, 1e8) << rate.batch;
@@ -89,12 +91,17 @@ TEST_F(MeasureTest, ModelGivesTheMeasuredTimesBack) {
   ASSERT_TRUE(measured.ok());
   FakeProbe probe(&machine_);
   for (const uint32_t batch : {1u, 64u, 256u}) {
-    planner::Operation operation;
-    operation.bytes = 4096 * 8192 * 2;
-    operation.flops = 2.0 * batch * 4096 * 8192;
-    operation.batch = batch;
-    EXPECT_NEAR(planner::OperationSeconds(measured->profile, operation, {}) / *probe.GemmSeconds(batch, 8192, 4096), 1,
-                1e-9);
+    for (const uint64_t remote_rows : {0, 100, 800, 8192}) {
+      planner::Operation operation;
+      operation.bytes = 4096 * 8192 * 2;
+      operation.flops = 2.0 * batch * 4096 * 8192;
+      operation.batch = batch;
+      const double ratio = static_cast<double>(remote_rows) / 8192;
+      const double seconds =
+          *probe.GemmSeconds({.batch = batch, .n = 8192, .k = 4096, .remote_rows = remote_rows, .window_bytes = 1});
+      EXPECT_NEAR(planner::OperationSeconds(measured->profile, operation, {ratio}) / seconds, 1, 1e-9)
+          << batch << " " << remote_rows;
+    }
   }
 }
 
@@ -128,6 +135,11 @@ TEST_F(MeasureTest, FailureOfWhatCanBeDoneWithoutIsLeftOut) {
   EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("no GEMM")));
   EXPECT_THAT(measured->profile.batch_rates, IsEmpty());
   EXPECT_EQ(measured->profile.cliff_bytes, machine_.cliff_bytes);
+  machine_.faults = {{"RemoteGemmSeconds", absl::InternalError("no remote GEMM")}};
+  measured = Measure();
+  ASSERT_TRUE(measured.ok());
+  EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("no remote GEMM")));
+  EXPECT_THAT(measured->profile.batch_rates, IsEmpty());
   machine_.faults.clear();
   machine_.most_batch = 0;
   measured = Measure();
@@ -138,10 +150,14 @@ TEST_F(MeasureTest, FailureOfWhatCanBeDoneWithoutIsLeftOut) {
   measured = Measure();
   ASSERT_TRUE(measured.ok());
   EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("more rows don't take longer")));
+  machine_.lies = {{"RemoteGemmSeconds", 1e-5}};
+  measured = Measure();
+  ASSERT_TRUE(measured.ok());
+  EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("more remote rows don't take longer")));
 }
 
 TEST_F(MeasureTest, StopsWhenTheTimeIsUp) {
-  machine_.seconds_a_call = 0.2;  // 17 calls for what is needed, 16 for the batches
+  machine_.seconds_a_call = 0.2;  // 17 calls for what is needed, 28 for the batches
   auto measured = Measure();
   ASSERT_TRUE(measured.ok()) << measured.status();
   EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("rates by batch: not measured within 4 s"),

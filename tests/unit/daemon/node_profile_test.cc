@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -12,6 +13,7 @@
 #include "allocator/base/error_detail.h"
 #include "daemon/planner/profile_file.h"
 #include "daemon/profile/cache.h"
+#include "daemon/profile/child.h"
 #include "daemon/profile/convert.h"
 #include "tests/unit/daemon/fake_probe.h"
 #include "tests/unit/daemon/test_daemon.h"
@@ -35,11 +37,11 @@ class NodeProfileTest : public testing::Test {
 
   NodeProfile Obtain() {
     const absl::StatusOr<NodeProfile> node =
-        ObtainProfile(config_, device_, [this](int) -> absl::StatusOr<std::unique_ptr<kernels::Probe>> {
-          ++probes_;
-          if (!probe_status_.ok()) return probe_status_;
-          return std::make_unique<FakeProbe>(&machine_);
-        });
+        ObtainProfile(config_, device_, MeasureWith([this](int) -> absl::StatusOr<std::unique_ptr<kernels::Probe>> {
+                        ++probes_;
+                        if (!probe_status_.ok()) return probe_status_;
+                        return std::make_unique<FakeProbe>(&machine_);
+                      }));
     EXPECT_TRUE(node.ok()) << node.status();
     EXPECT_EQ(machine_.probes_alive, 0) << "the probe's memory isn't freed";
     return node.ok() ? *node : NodeProfile();
@@ -86,6 +88,17 @@ TEST_F(NodeProfileTest, MeasuresAnewOnRequestAndReplacesWhatWasKept) {
   EXPECT_EQ(node.profile.link_bytes_per_s, 25e9);
   EXPECT_TRUE(node.from_cache);
   EXPECT_EQ(probes_, 2);
+}
+
+TEST_F(NodeProfileTest, OnceKeepsNothingAndTakesNothingThatWasKept) {
+  Obtain();
+  machine_.link_bytes_per_s = 25e9;
+  config_.set_source("once");
+  const NodeProfile node = Obtain();
+  EXPECT_EQ(node.source, "measured");
+  EXPECT_EQ(node.profile.link_bytes_per_s, 25e9);
+  config_.set_source("cached");
+  EXPECT_EQ(Obtain().profile.link_bytes_per_s, 50e9);
 }
 
 TEST_F(NodeProfileTest, CachedAndDefaultNeverMeasure) {
@@ -185,18 +198,18 @@ TEST_F(NodeProfileTest, FailedMeasurementIsTheDefaultAndTriedAgain) {
 }
 
 TEST_F(NodeProfileTest, ConfiguredValuesOverrideMeasuredOnes) {
-  config_.set_link_bytes_per_s(20e9);
+  config_.set_cliff_bytes(2'000'000);
   NodeProfile node = Obtain();
   EXPECT_EQ(node.source, "configured");
-  EXPECT_EQ(node.profile.link_bytes_per_s, 20e9);
+  EXPECT_EQ(node.profile.cliff_bytes, 2'000'000u);
   EXPECT_EQ(node.profile.hbm_bytes_per_s, 3e12);
   EXPECT_FALSE(node.profile.batch_rates.empty());
   config_.set_hbm_bytes_per_s(2e12);
   node = Obtain();
   EXPECT_TRUE(node.profile.batch_rates.empty());  // they were measured beside another rate
-  config_.clear_link_bytes_per_s();
+  config_.clear_cliff_bytes();
   config_.clear_hbm_bytes_per_s();
-  EXPECT_EQ(Obtain().profile.link_bytes_per_s, 50e9);  // what was kept is what was measured
+  EXPECT_EQ(Obtain().profile.cliff_bytes, machine_.cliff_bytes);  // what was kept is what was measured
 }
 
 TEST_F(NodeProfileTest, NamedMachinesAndFilesAreNotMeasured) {
@@ -229,11 +242,54 @@ TEST_F(NodeProfileTest, EmulatedDevicesAreNeverMeasured) {
   EXPECT_EQ(CachedFiles(), 0u);
 }
 
+// A shell script in the measuring process's place.
+absl::StatusOr<Measurement> MeasureByScript(const std::string& script, double timeout_s = 20) {
+  return MeasureInChild({"/bin/sh", "-c", script}, timeout_s);
+}
+
+TEST(MeasuringProcessTest, ItsOutputIsTheProfile) {
+  const planner::Profile profile = *planner::NamedProfile("h100-pcie");
+  const std::string print = "cat <<END\n" + planner::FormatProfile(profile) + "END\n";
+  auto measured = MeasureByScript(print);
+  ASSERT_TRUE(measured.ok()) << measured.status();
+  EXPECT_EQ(planner::FormatProfile(measured->profile), planner::FormatProfile(profile));
+  EXPECT_THAT(measured->left_out, IsEmpty());
+  measured = MeasureByScript(print + "exit 3");
+  ASSERT_TRUE(measured.ok()) << measured.status();
+  EXPECT_EQ(measured->left_out.size(), 1u);
+}
+
+TEST(MeasuringProcessTest, EveryWayToFailIsAnError) {
+  EXPECT_EQ(MeasureByScript("exit 1").status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(MeasureByScript("kill -SEGV $$").status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(MeasureByScript("echo nonsense").status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(MeasureByScript("").status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(MeasureByScript("yes").status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(MeasureInChild({"/no/such/program"}, 20).status().code(), absl::StatusCode::kUnavailable);
+}
+
+// It would go on for ever; killed, it is gone when the call returns.
+TEST(MeasuringProcessTest, OneThatHangsIsKilled) {
+  TempDir directory;
+  const std::string pid_file = directory.path() + "/pid";
+  const auto measured = MeasureByScript("echo $$ > " + pid_file + "; while :; do :; done", 3);
+  EXPECT_EQ(measured.status().code(), absl::StatusCode::kDeadlineExceeded);
+  pid_t pid = 0;
+  std::ifstream(pid_file) >> pid;
+  ASSERT_GT(pid, 0);
+  EXPECT_EQ(::kill(pid, 0), -1);
+}
+
 TEST(ProfileConvertTest, ValuesSurviveTheConfigurationsMessage) {
   planner::Profile profile = *planner::NamedProfile("h100-pcie");
   profile.hbm_bytes_per_s = 1.0 / 3 * 1e13;
   profile.copy_to_host_bytes_per_s = 5e10;
-  profile.batch_rates = {{.batch = 1, .hbm_bytes_per_s = 1e12, .flops_per_s = 2e14, .operation_s = 1e-6},
+  profile.batch_rates = {{.batch = 1,
+                          .hbm_bytes_per_s = 1e12,
+                          .flops_per_s = 2e14,
+                          .operation_s = 1e-6,
+                          .link_bytes_per_s = 4e10 / 3,
+                          .remote_s = 1e-5},
                          {.batch = 8, .hbm_bytes_per_s = 1e12 / 3, .flops_per_s = 2e14, .operation_s = 0}};
   planner::Profile again = *planner::NamedProfile("h100-pcie");
   ASSERT_TRUE(ApplyValues(ValuesOf(profile), &again).ok());

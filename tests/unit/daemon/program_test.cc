@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/planner/profile_file.h"
 #include "tests/unit/daemon/test_client.h"
 #include "tests/unit/daemon/test_daemon.h"
 
@@ -106,6 +107,28 @@ TEST(ProgramTest, WrongConfigurationExitsWithTwoAndNamesTheField) {
   EXPECT_EQ(bad_flag.Wait(), 2);
   EXPECT_THAT(bad_flag.Output(), testing::HasSubstr("capacity"));
   EXPECT_EQ(good.Wait(), 0);
+}
+
+// Standard error has the log; here both are one file.
+TEST(ProgramTest, PrintsTheProfileThatAStartWouldTake) {
+  Program model({"--device=emulated", "--print-profile", "--log-level=off"});
+  EXPECT_EQ(model.Wait(), 0);
+  const auto profile = planner::ParseProfile(model.Output());
+  ASSERT_TRUE(profile.ok()) << profile.status() << model.Output();
+  EXPECT_EQ(profile->link_bytes_per_s, 51.1e9);
+  TempDir directory;
+  const std::string path = directory.path() + "/machine.json";
+  std::ofstream(path) << R"({"hbm_bytes_per_s": 1e12, "link_bytes_per_s": 1e10, "flops_per_s": 1e14,
+                             "round_trip_ns": 900})";
+  Program file({"--device=emulated", "--print-profile", "--log-level=off", "--profile=" + path});
+  EXPECT_EQ(file.Wait(), 0);
+  EXPECT_EQ(planner::ParseProfile(file.Output())->round_trip_ns, 900u);
+  Program unmeasured({"--device=emulated", "--print-profile", "--profile=once"});
+  EXPECT_EQ(unmeasured.Wait(), 1);
+  EXPECT_THAT(unmeasured.Output(), testing::HasSubstr("nothing was measured"));
+  Program missing({"--device=emulated", "--profile=/no/such/machine.json", "--runtime-dir=" + directory.path()});
+  EXPECT_EQ(missing.Wait(), 2);
+  EXPECT_THAT(missing.Output(), testing::HasSubstr("profile.source: "));
 }
 
 TEST(ProgramTest, SaysWhenItIsReadyAndWhenItStops) {

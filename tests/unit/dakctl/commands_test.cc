@@ -164,15 +164,15 @@ TEST_F(CommandsTest, CongestionShowsWindowsByLink) {
 TEST_F(CommandsTest, ProfileSaysWhereItComesFrom) {
   EXPECT_EQ(Out({"profile"}),
             R"(source        measured 2h 13m ago in 1.40 s, by an earlier run
-HBM           3010 GB/s
+HBM           3.01 TB/s
 link          51.2 GB/s, full with 128 KiB in flight, round trip 1.84 us
 cliff         1.00 MiB in flight
 copy engine   54.9 GB/s to HBM, 55.1 GB/s to the host
 tensor cores  812 TFLOP/s
 
-BATCH        HBM     PRODUCTS  AN OPERATION
-    1  2890 GB/s  812 TFLOP/s       1.50 us
-  512  3010 GB/s  690 TFLOP/s       4.00 us
+BATCH        HBM     PRODUCTS       LINK  AN OPERATION  REMOTE READS
+    1  2.89 TB/s  812 TFLOP/s  50.0 GB/s       1.50 us       12.0 us
+  512  3.01 TB/s  690 TFLOP/s  51.2 GB/s       4.00 us           0 s
 )");
   v1::Profile& profile = script().profile;
   profile.set_source("configured");
@@ -191,9 +191,9 @@ TEST_F(CommandsTest, PlansShowsTheRemoteShareOfEachOperation) {
   EXPECT_EQ(Out({"plans", "3"}),
             R"(session 3, plan v2: 1.00 GiB remote, 32.0 MiB moved since the version before
 a pass takes 5.50 ms (further steps may bring 5.40 ms; one ratio for all 6.00 ms; all in HBM 4.80 ms)
-OPERATION     REMOTE  ROWS  TIER      TIME
-layers.0.qkv   6.2 %   384  host  20.00 us
-layers.0.kv      0 %     -  -     10.00 us
+OPERATION     REMOTE  ROWS  TIER     TIME
+layers.0.qkv   6.2 %   384  host  20.0 us
+layers.0.kv      0 %     -  -     10.0 us
 )");
   const Result none = Dakctl(daemon_.runtime_dir(), {"plans", "4"});
   EXPECT_EQ(none.exit_code, kExitFailed);

@@ -69,7 +69,8 @@ Script NodeAtWork() {
   Parse(R"(hbm_bytes_per_s: 3010e9 link_bytes_per_s: 51.2e9 copy_engine_bytes_per_s: 54.9e9 round_trip_ns: 1840
            knee_bytes: 131072 cliff_bytes: 1048576 flops_per_s: 812e12 source: "measured"
            copy_to_host_bytes_per_s: 55.1e9 measured_unix_s: 1700000000 age_s: 8000 measuring_s: 1.4 from_cache: true
-           batch_rates { batch: 1 hbm_bytes_per_s: 2890e9 flops_per_s: 812e12 operation_s: 1.5e-6 }
+           batch_rates { batch: 1 hbm_bytes_per_s: 2890e9 flops_per_s: 812e12 operation_s: 1.5e-6
+                         link_bytes_per_s: 50e9 remote_s: 1.2e-5 }
            batch_rates { batch: 512 hbm_bytes_per_s: 3010e9 flops_per_s: 690e12 operation_s: 4e-6 })",
         script.profile);
   Parse(R"(session_id: 3 version: 2 predicted_s: 0.0055 uniform_s: 0.006 all_hbm_s: 0.0048 remote_bytes: 1073741824

@@ -7,12 +7,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace dak::planner {
 namespace {
 
 constexpr double kRatioUnits = 64;
+constexpr double kStartUnits = 1 << 30;  // a second's parts in which random cases give remote_s
 
 double Whole(double value) {
   if (value == std::floor(value)) return value;
@@ -96,6 +98,16 @@ class Program {
     return found;
   }
 
+  // Seconds as a fraction of whole numbers: remote_s, but at most what the operation takes with nothing remote.
+  static std::pair<double, double> RemoteStart(const Operation& operation, const BatchRate& rate) {
+    const double read = static_cast<double>(operation.bytes);
+    const double compute_s = operation.flops / rate.flops_per_s;
+    const double hbm_s = read / rate.hbm_bytes_per_s;
+    if (rate.remote_s <= std::max(compute_s, hbm_s)) return {rate.remote_s * kStartUnits, kStartUnits};
+    if (compute_s > hbm_s) return {operation.flops, rate.flops_per_s};
+    return {read, rate.hbm_bytes_per_s};
+  }
+
   // A session's share of a rate is weight / weights_; rows that have one are multiplied by weights_.
   void AddOperation(const Operation& operation, double weight, Terms& remote) {
     const double read = static_cast<double>(operation.bytes);
@@ -109,7 +121,11 @@ class Program {
     Terms hbm;
     Terms link;
     hbm.Add(time, rate.hbm_bytes_per_s);
-    link.Add(time, -profile_.link_bytes_per_s * weight);
+    // Remote reads start after start / unit seconds and run at link / link_bytes_per_s of every rate; rows are
+    // multiplied out so that all is whole.
+    const double link_rate = rate.link_bytes_per_s == 0 ? profile_.link_bytes_per_s : rate.link_bytes_per_s;
+    const auto [start, unit] = RemoteStart(operation, rate);
+    link.Add(time, -unit * link_rate * weight);
     for (size_t k = 0; k < profile_.remote_tiers.size(); ++k) {
       const int tier = AddColumn(0);
       ratio.Add(tier, kRatioUnits);
@@ -117,18 +133,18 @@ class Program {
       all_remote_.Add(tier, StoredBytes(operation));
       on_tier_[k].Add(tier, StoredBytes(operation));
       hbm.Add(tier, read);
-      link.Add(tier, read * weights_);
+      link.Add(tier, unit * read * weights_);
       const double own_rate = profile_.remote_tiers[k].bytes_per_s;
       if (own_rate == 0) continue;
       Terms own;
-      own.Add(time, -own_rate * weight);
-      own.Add(tier, read * weights_);
-      AddRow(own, GLP_UP, 0);
+      own.Add(time, -unit * link_rate * own_rate * weight);
+      own.Add(tier, unit * profile_.link_bytes_per_s * read * weights_);
+      AddRow(own, GLP_UP, -start * link_rate * own_rate * weight);
     }
     AddRow(ratio, GLP_LO, kRatioUnits * operation.min_ratio);
     AddRow(ratio, GLP_UP, kRatioUnits * operation.max_ratio);
     AddRow(hbm, GLP_LO, read);
-    AddRow(link, GLP_UP, 0);
+    AddRow(link, GLP_UP, -start * link_rate * weight);
   }
 
   struct Delete {

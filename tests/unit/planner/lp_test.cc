@@ -82,7 +82,15 @@ double SecondsOfShare(const RandomCase& problem, double share) {
   for (const RemoteTier& tier : problem.profile.remote_tiers) {
     if (tier.bytes_per_s > 0) slowest = std::min(slowest, tier.bytes_per_s);
   }
-  for (const BatchRate& rate : problem.profile.batch_rates) slowest = std::min(slowest, rate.hbm_bytes_per_s);
+  double link_share = 1;
+  double hbm = problem.profile.hbm_bytes_per_s;
+  for (const BatchRate& rate : problem.profile.batch_rates) {
+    hbm = std::min(hbm, rate.hbm_bytes_per_s);
+    if (rate.link_bytes_per_s > 0) {
+      link_share = std::min(link_share, rate.link_bytes_per_s / problem.profile.link_bytes_per_s);
+    }
+  }
+  slowest = std::min(slowest * link_share, hbm);
   double weights = 0;
   double bytes = 0;
   double density = 0;

@@ -224,14 +224,43 @@ TEST_F(NodePlanTest, ASmallerQuotaIsForced) {
   EXPECT_LE((1000 - RemoteRows(1)) * 10, 3000u);
 }
 
-TEST_F(NodePlanTest, AGrowingCacheIsAnotherLayoutAndKeepsTheVersionsGoing) {
+// What a cache had in HBM stays there; what is new is remote until steps of bounded size have brought it in.
+TEST_F(NodePlanTest, AGrowingCacheMovesABoundedNumberOfBytes) {
   Describe(Matrices(1, 2), 0);
+  EXPECT_THAT(node_.Find(1)->remote_rows, ElementsAre(20, 20));
   PassDescription grown = Matrices(1, 2);
   grown.pass.operations[1].bytes = 2000;
   grown.splits[1].rows = 200;
   EXPECT_THAT(Describe(grown, 1), ElementsAre(1));
   EXPECT_EQ(Version(1), 2u);
+  EXPECT_EQ(node_.Find(1)->moved_bytes, policy_.max_move_bytes);
+  EXPECT_THAT(node_.Find(1)->remote_rows, ElementsAre(20, 100));  // 120, less the 20 that the step has moved
+  double now_s = 1;
+  Settle(&now_s);
   EXPECT_THAT(node_.Find(1)->remote_rows, ElementsAre(20, 40));
+  // Shorter again, to where less is left than HBM had.
+  EXPECT_THAT(Describe(Matrices(1, 2), 100), ElementsAre(1));
+  EXPECT_LE(node_.Find(1)->moved_bytes, policy_.max_move_bytes);
+}
+
+TEST_F(NodePlanTest, AGrowingCacheKeepsItsBoundsAndWholeTiles) {
+  PassDescription description = Matrices(1, 1);
+  description.pass.operations[0].max_ratio = 0.25;
+  Describe(description, 0);
+  description.pass.operations[0].bytes = 2020;
+  description.splits[0].rows = 202;
+  Describe(description, 1);
+  const uint64_t rows = node_.Find(1)->remote_rows[0];
+  EXPECT_LE(static_cast<double>(rows), 0.25 * 202 + 5);
+  EXPECT_EQ(rows % 5, 0u);
+}
+
+TEST_F(NodePlanTest, OtherTensorsStartAnewAndTheVersionGoesOn) {
+  Describe(Matrices(1, 2), 0);
+  EXPECT_THAT(Describe(Matrices(1, 3), 1), ElementsAre(1));
+  EXPECT_EQ(Version(1), 2u);
+  EXPECT_EQ(node_.Find(1)->moved_bytes, 0u);
+  EXPECT_THAT(node_.Find(1)->remote_rows, ElementsAre(20, 20, 20));
 }
 
 TEST_F(NodePlanTest, WhatFitsInNoWayChangesNothing) {

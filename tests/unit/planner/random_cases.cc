@@ -52,7 +52,9 @@ class Maker {
       profile.batch_rates.push_back({.batch = (i + 1) * 8,
                                      .hbm_bytes_per_s = Whole(profile.hbm_bytes_per_s * Log(0.1, 2)),
                                      .flops_per_s = Whole(profile.flops_per_s * Log(0.1, 2)),
-                                     .operation_s = OneIn(2) ? 0 : Log(1e-9, 1e-4)});
+                                     .operation_s = OneIn(2) ? 0 : Log(1e-9, 1e-4),
+                                     .link_bytes_per_s = OneIn(2) ? 0 : Whole(profile.link_bytes_per_s * Log(0.1, 1)),
+                                     .remote_s = OneIn(2) ? 0 : std::floor(Log(1, 1 << 26)) / (1 << 30)});
     }
   }
 
@@ -185,7 +187,7 @@ std::string Describe(const RandomCase& random_case) {
                                   profile.flops_per_s, " hbm capacity ", random_case.hbm_capacity_bytes, "\n");
   for (const BatchRate& rate : profile.batch_rates) {
     absl::StrAppend(&text, "  batch ", rate.batch, " hbm ", rate.hbm_bytes_per_s, " flops ", rate.flops_per_s, " own ",
-                    rate.operation_s, "\n");
+                    rate.operation_s, " link ", rate.link_bytes_per_s, " remote ", rate.remote_s, "\n");
   }
   for (const RemoteTier& tier : profile.remote_tiers) {
     absl::StrAppend(&text, "  tier rate ", tier.bytes_per_s, " capacity ", tier.capacity_bytes, "\n");
