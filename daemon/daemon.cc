@@ -21,6 +21,7 @@
 #include "daemon/ipc/control_acceptor.h"
 #include "daemon/ipc/handle_server.h"
 #include "daemon/rpc/call.h"
+#include "daemon/rpc/migration_service.h"
 #include "daemon/rpc/node_service.h"
 #include "daemon/rpc/plan_service.h"
 #include "daemon/rpc/session_service.h"
@@ -133,7 +134,10 @@ class Daemon::Impl {
     environment_.events = &events_;
     environment_.publications = &publications_;
     environment_.metrics = &metrics_;
+    environment_.congestion = &congestion_;
     environment_.limits = options.limits;
+    planning_ = std::make_unique<Planning>(profile.profile, options.replan, &environment_, &congestion_);
+    service_.planning = planning_.get();
     service_.environment = &environment_;
     service_.congestion = &congestion_;
     service_.peers = &peers_;
@@ -144,6 +148,7 @@ class Daemon::Impl {
     service_.profile = profile;
     service_.started_ns = MonotonicNs();
     sessions_ = std::make_unique<SessionManager>(&environment_, &congestion_, 1, options.lease_ns);
+    sessions_->set_on_gone([this](uint64_t session_id) { planning_->Remove(session_id); });
     service_.sessions = sessions_.get();
   }
   ~Impl() { Stop(); }
@@ -161,6 +166,7 @@ class Daemon::Impl {
     DAK_RETURN_IF_ERROR(StartServer());
     const PeerPolicy policy(options_.allowed_uids, ::geteuid());
     congestion_.Start();
+    planning_->Start();
     handles_ = std::make_unique<HandleServer>(std::move(handles), policy, service_.version, sessions_.get());
     sessions_->set_on_expired([this](uint64_t connection_id) { handles_->EndConnection(connection_id); });
     DAK_RETURN_IF_ERROR(handles_->Start());
@@ -170,6 +176,7 @@ class Daemon::Impl {
 
   void Stop() {
     if (std::exchange(stopped_, true)) return;
+    environment_.stopping = true;
     if (acceptor_ != nullptr) acceptor_->Stop();
     if (server_ != nullptr) {
       server_->GetHealthCheckService()->SetServingStatus(false);
@@ -180,6 +187,7 @@ class Daemon::Impl {
     }
     if (handles_ != nullptr) handles_->Stop();
     sessions_->Shutdown();
+    planning_->Stop();
     congestion_.Stop();
     directory_.RemoveSockets();
   }
@@ -199,8 +207,8 @@ class Daemon::Impl {
     builder.SetMaxSendMessageSize(kMaxMessageBytes);
     builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::NUM_CQS, 1);
     builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::MAX_POLLERS, kMaxPollers);
-    for (grpc::Service* service :
-         std::initializer_list<grpc::Service*>{&session_service_, &tensor_service_, &plan_service_, &node_service_}) {
+    for (grpc::Service* service : std::initializer_list<grpc::Service*>{
+             &session_service_, &tensor_service_, &plan_service_, &node_service_, &migration_service_}) {
       builder.RegisterService(service);
     }
     server_ = builder.BuildAndStart();
@@ -221,11 +229,13 @@ class Daemon::Impl {
   CongestionLoop congestion_;
   PeerTable peers_;
   CallGate gate_;
+  std::unique_ptr<Planning> planning_;
   std::unique_ptr<SessionManager> sessions_;
   SessionServiceImpl session_service_{&service_};
   TensorServiceImpl tensor_service_{&service_};
   PlanServiceImpl plan_service_{&service_};
   NodeServiceImpl node_service_{&service_};
+  MigrationServiceImpl migration_service_{&service_};
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<HandleServer> handles_;
   std::unique_ptr<ControlAcceptor> acceptor_;
@@ -239,7 +249,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   DAK_ASSIGN_OR_RETURN(RuntimeDir directory, RuntimeDir::Claim(options.runtime_dir));
   std::array<int, kTierCount> numa_nodes{};
   DAK_ASSIGN_OR_RETURN(const TierArray capacities, Capacities(options, *device, &numa_nodes));
-  DAK_ASSIGN_OR_RETURN(const NodeProfile profile, 
+  DAK_ASSIGN_OR_RETURN(const NodeProfile profile,
                        ObtainProfile(options.profile, device->description(), options.make_probe));
   auto impl = std::make_unique<Impl>(options, std::move(device), std::move(directory), capacities, profile);
   DAK_RETURN_IF_ERROR(impl->Start(numa_nodes));

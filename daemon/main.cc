@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
 #include "daemon/config/command_line.h"
@@ -87,6 +88,11 @@ int Fail(const absl::Status& status) {
 }  // namespace
 
 int main(int argc, char** argv) {
+#ifdef NDEBUG
+  // NOTE: Debian builds Abseil without NDEBUG, so every lock of this process, gRPC's too, would look for cycles, and
+  // end it where it finds one (seen with 20220623).
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+#endif
   const sigset_t signals = BlockSignals();
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const absl::StatusOr<CommandLine> line = dak::daemon::ParseCommandLine(arguments);

@@ -30,8 +30,8 @@ monitoring::SessionSample SampleOf(const ServiceContext& service, const Session&
     sample.used_bytes[TierIndex(tier)] = quota.ok() ? quota->used_bytes : 0;
   }
   if (const SessionPlanPtr plan = session.plan(); plan != nullptr) {
-    sample.plan_version = plan->version;
-    sample.plan_predicted_s = plan->pass.predicted_s;
+    sample.plan_version = plan->in_force.version;
+    sample.plan_predicted_s = plan->in_force.plan.predicted_s;
   }
   return sample;
 }
@@ -54,6 +54,9 @@ monitoring::Snapshot TakeSnapshot(const ServiceContext& service) {
   snapshot.version = service.version;
   snapshot.device_kind = service.device.kind();
   snapshot.device_name = service.device.name();
+  snapshot.profile_source = service.profile.source;
+  snapshot.profile_failures = service.profile.failures.size();
+  snapshot.profile_measured_unix_s = service.profile.measured_unix_s;
   snapshot.publication_count = service.environment->publications->size();
   AddPools(service, &snapshot);
   absl::flat_hash_map<uint64_t, size_t> index;
@@ -64,7 +67,9 @@ monitoring::Snapshot TakeSnapshot(const ServiceContext& service) {
   for (const LinkSnapshot& link : service.congestion->Snapshot()) {
     snapshot.links.push_back({.link = static_cast<uint32_t>(snapshot.links.size()),
                               .target_bytes = link.target_bytes,
-                              .bandwidth_bytes_per_s = static_cast<uint64_t>(link.profile.bandwidth_bytes_per_s)});
+                              .bandwidth_bytes_per_s = static_cast<uint64_t>(link.profile.bandwidth_bytes_per_s),
+                               .migration_bytes_per_s = link.background_bytes_per_s,
+                               .unexplained_bytes = link.unexplained_bytes});
     for (const SessionLinkState& state : link.sessions) {
       auto it = index.find(state.state.session_id);
       if (it != index.end()) AddLink(state, &snapshot.sessions[it->second]);

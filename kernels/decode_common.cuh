@@ -16,11 +16,13 @@ namespace dak::kernels {
 
 inline constexpr uint32_t kWarpThreads = 32;
 inline constexpr uint32_t kWarpgroupThreads = 128;
-inline constexpr uint32_t kSharedBytes = 227 * 1024;  // what a CTA of sm_90 can have
+inline constexpr uint32_t kSharedBytes = 227 * 1024;      // what a CTA of sm_90 can have
+inline constexpr uint32_t kHalfSharedBytes = 113 * 1024;  // each of two CTAs of an SM
 inline constexpr uint32_t kSwizzleAtomBytes = 1024;
 inline constexpr uint32_t kControlBytes = 2048;  // after the rings
 inline constexpr uint32_t kMaxWStages = 24;
 inline constexpr uint32_t kMaxXStages = 8;
+inline constexpr uint32_t kUnitPlaces = 4;
 
 struct DecodeParams {
   CUtensorMap x_map;
@@ -36,6 +38,7 @@ struct DecodeParams {
   uint32_t remote_ctas;
   uint32_t local_ctas;
   uint32_t local_inflight_stages;
+  RemoteUnits remote_units;
   const v1::LinkControl* control;
   v1::LinkReport* report;
   DecodeWorkspace workspace;
@@ -44,16 +47,25 @@ struct DecodeParams {
 
 // How a template instance lies in shared memory: a ring of W's stages, one of x's. They are apart since W comes from
 // far and x from L2: W needs many bytes in flight all the time, and with a large batch x has the larger stages.
+//
+// Up to batch 64 a CTA takes half of an SM, though a launch has one an SM: the other half is for the next launch, whose
+// CTAs fill their rings while this one ends.
 template <int kBatchTile, int kRowBoxes, bool kF16Elements>
 struct DecodeTraits {
   static constexpr int kN = kBatchTile;
   static constexpr int kBoxes = kRowBoxes;
   static constexpr bool kF16 = kF16Elements;
   static constexpr uint32_t kXStageBytes = kBatchTile * kChunkColumns * 2;
-  static constexpr uint32_t kXStages = kBatchTile <= 64 ? 8 : kBatchTile == 128 ? 10 - 2 * kRowBoxes : 5;
+  static constexpr uint32_t kCtasPerSm = kBatchTile <= 64 ? 2 : 1;
+  static constexpr uint32_t kXStages = kBatchTile == 8     ? 8
+                                       : kBatchTile == 16  ? 6
+                                       : kBatchTile <= 64  ? 4
+                                       : kBatchTile == 128 ? 10 - 2 * kRowBoxes
+                                                           : 5;
   static constexpr uint32_t kXRingBytes = kXStages * kXStageBytes;
   static constexpr uint32_t kWStageBytes = kRowBoxes * kBoxBytes;
-  static constexpr uint32_t kRoom = kSharedBytes - kSwizzleAtomBytes - kControlBytes;
+  static constexpr uint32_t kRoom =
+      (kCtasPerSm == 2 ? kHalfSharedBytes : kSharedBytes) - kSwizzleAtomBytes - kControlBytes;
   static constexpr uint32_t kWFit = (kRoom - kXRingBytes) / kWStageBytes;
   static constexpr uint32_t kWStages = kWFit < kMaxWStages ? kWFit : kMaxWStages;
   static constexpr uint32_t kWRingBytes = kWStages * kWStageBytes;
@@ -67,12 +79,23 @@ struct DecodeTraits {
   static_assert(kN % 8 == 0 && kN <= kMaxBatch && kRowBoxes <= 2);
 };
 
+// W's ring in a remote CTA, whose tiles are one box high.
+template <class Traits>
+struct RemoteRing {
+  static constexpr uint32_t kFit = Traits::kWRingBytes / kBoxBytes;
+  static constexpr uint32_t kWStages = kFit < kMaxWStages ? kFit : kMaxWStages;
+};
+
 // Behind the rings. What one thread writes and another polls is volatile.
 struct DecodeShared {
   uint64_t w_full[kMaxWStages];
   uint64_t w_empty[kMaxWStages];
   uint64_t x_full[kMaxXStages];
   uint64_t x_empty[kMaxXStages];
+  // A remote CTA's units, from W's producer to the others.
+  uint64_t unit_full[kUnitPlaces];
+  uint64_t unit_empty[kUnitPlaces];
+  volatile uint32_t units[kUnitPlaces];
   // A remote CTA's: written by W's producer...
   uint2 issues[kMaxWStages];  // the clock's low word, and the bytes
   volatile uint64_t issued_bytes;
@@ -94,8 +117,9 @@ struct Cursor {
   uint64_t until_wrap;
 };
 
-// What a CTA works on: chunks [begin, end) of its kind's part, k_chunks of them a tile, a contiguous range. The chunks
-// of the last tile come first if another CTA finishes it: then that one needn't wait for them at its own end.
+// What a CTA works on. A local one: chunks [begin, end) of the part, k_chunks of them a tile, a contiguous range. The
+// chunks of the last tile come first if another CTA finishes it: then that one needn't wait for them at its own end. A
+// remote one draws units (decode_units.cuh).
 struct WorkRange {
   bool remote;
   uint32_t worker;  // this CTA's number among its kind's

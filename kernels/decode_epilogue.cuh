@@ -1,10 +1,11 @@
 // The end of a tile in the decode kernel: a consumer warpgroup's sums become y, or a share of it.
 //
-// A warpgroup holds one box of rows, kN columns (the batch). The CTA that does a tile's last chunk finishes the tile:
-// it adds the shares of the CTAs before it, always in the same order, so that equal inputs give equal bits, and does
-// the epilogue on the whole sums. Shares need no flags: their places in the workspace hold kAbsent until they come and
-// again after they were taken, and no sum ever has those bits. A finisher waits only for CTAs with lower numbers, which
-// have started before it.
+// A warpgroup holds one box of rows, kN columns (the batch). Where several of them have part of a tile's columns, one
+// finishes it: it adds the others' shares, always in the same order, so that equal inputs give equal bits, and does the
+// epilogue on the whole sums. Among local CTAs it is the one that does the tile's last chunk; it waits only for CTAs
+// with lower numbers, which have started before it. Among remote ones it is whoever comes last (decode_units.cuh).
+// Shares need no flags: their places in the workspace hold kAbsent until they come and again after they were taken, and
+// no sum ever has those bits.
 #ifndef DAK_KERNELS_DECODE_EPILOGUE_CUH_
 #define DAK_KERNELS_DECODE_EPILOGUE_CUH_
 
@@ -13,27 +14,43 @@
 
 namespace dak::kernels {
 
-// A NaN that no product gives: those have other bits, and ShareOf makes sure.
+// A NaN that no product gives: those have other bits, and LeaveShare makes sure.
 inline constexpr uint32_t kAbsent = 0xFFFF'FFFF;
 inline constexpr uint32_t kOtherNan = 0x7FFF'FFFF;
 
 // A warpgroup's box of a tile.
 struct Box {
-  uint32_t tile;
   uint32_t row;         // its first row in the part
   uint32_t valid_rows;  // may be 0
 };
 
-// Where a CTA leaves a warpgroup's share: it has at most one, of the tile that its range ends in.
-__device__ inline uint4* ShareOf(const DecodeParams& p, const WorkRange& work, uint32_t worker, uint32_t group) {
-  const uint64_t cta = worker + (work.remote ? 0 : p.remote_ctas);
-  return reinterpret_cast<uint4*>(p.workspace.shares) + (cta * 2 + group) * (kBoxRows * kMaxBatch / 4);
+// The shares of a tile, in the order in which they are added: numbers [first, end), whose places in the workspace are
+// `stride` apart. A local CTA has one place for each warpgroup, for the tile that its range ends in, and adds its own
+// sums first; a remote unit has its own place, and leaves its share also where it turns out to be the last.
+struct TileShares {
+  uint32_t base;  // the place of number 0
+  uint32_t stride;
+  uint32_t first;
+  uint32_t end;
+  uint32_t own;
+};
+
+__device__ inline TileShares LocalShares(uint32_t group, uint32_t first, uint32_t worker) {
+  return {kMaxSharedUnits + group, 2, first, worker, worker};
+}
+__device__ inline TileShares RemoteShares(const DecodeParams& p, uint32_t tile, uint32_t unit) {
+  return {0, 1, tile * p.remote_units.per_tile, (tile + 1) * p.remote_units.per_tile, unit};
+}
+
+__device__ inline uint4* ShareAt(const DecodeParams& p, const TileShares& shares, uint32_t number) {
+  const uint64_t place = shares.base + number * shares.stride;
+  return reinterpret_cast<uint4*>(p.workspace.shares) + place * (kBoxRows * kMaxBatch / 4);
 }
 
 template <class Traits>
-__device__ inline void LeaveShare(const DecodeParams& p, const WorkRange& work, const float (&sums)[Traits::kN / 2],
-                                  uint32_t thread, uint32_t group) {
-  uint4* share = ShareOf(p, work, work.worker, group) + thread;
+__device__ inline void LeaveShare(const DecodeParams& p, const TileShares& shares, const float (&sums)[Traits::kN / 2],
+                                  uint32_t thread) {
+  uint4* share = ShareAt(p, shares, shares.own) + thread;
 #pragma unroll
   for (int j = 0; j < Traits::kN / 8; ++j) {
     uint32_t bits[4];
@@ -70,14 +87,14 @@ __device__ inline void TakeQuads(uint4* quads, float (&total)[kCount][4]) {
   }
 }
 
-// Adds the shares that CTAs from number `first` to this one have of the tile, and writes y. A few columns at a time,
-// since the sums take most registers.
+// Adds the tile's shares, to `sums` if those aren't among them, and writes y. A few columns at a time, since the sums
+// take most registers.
 template <class Traits>
 __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, const Box& box,
-                                  const float (&sums)[Traits::kN / 2], uint32_t first, uint32_t thread,
-                                  uint32_t group) {
+                                  const float (&sums)[Traits::kN / 2], const TileShares& shares, bool add_sums,
+                                  uint32_t thread) {
   constexpr int kQuads = Traits::kN / 8;
-  constexpr int kMost = Traits::kN < 256 || Traits::kBoxes == 1 ? 16 : 4;
+  constexpr int kMost = Traits::kBoxes == 1 || (Traits::kN != 64 && Traits::kN != 256) ? 16 : 4;  // registers
   constexpr int kAtOnce = kQuads < kMost ? kQuads : kMost;
   const TileWriter<Traits::kF16> writer({p.y, p.epilogue, p.n, p.batch, work.part_offset + box.row, box.valid_rows},
                                         thread);
@@ -85,9 +102,9 @@ __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, 
   for (int j = 0; j < kQuads; j += kAtOnce) {
     float total[kAtOnce][4];
 #pragma unroll
-    for (int i = 0; i < 4 * kAtOnce; ++i) total[i / 4][i % 4] = sums[4 * j + i];
-    for (uint32_t worker = first; worker < work.worker; ++worker) {
-      TakeQuads<kAtOnce>(ShareOf(p, work, worker, group) + thread + j * kWarpgroupThreads, total);
+    for (int i = 0; i < 4 * kAtOnce; ++i) total[i / 4][i % 4] = add_sums ? sums[4 * j + i] : 0.0f;
+    for (uint32_t number = shares.first; number < shares.end; ++number) {
+      TakeQuads<kAtOnce>(ShareAt(p, shares, number) + thread + j * kWarpgroupThreads, total);
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) writer.Write(j + i, total[i]);

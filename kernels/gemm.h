@@ -20,6 +20,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -94,6 +95,9 @@ class GemmRunner {
 struct GemmRunnerOptions {
   // The plain kernel also where the device has a faster one: to test it. It needs addresses instead of maps.
   bool plain = false;
+  // A file of measured choices (kernels/gemm_tuning.h) that go before the model's; empty: none. Read once; a file that
+  // is missing or broken is an error. Not for the plain kernel, which has no choices.
+  std::string tuning_path{};
 };
 
 // NOT_FOUND if this build has no CUDA code, FAILED_PRECONDITION if the device's architecture isn't supported.

@@ -26,6 +26,11 @@ struct LinkCounters {
   uint64_t passes;
   uint64_t link_state;       // of the last launch with a remote part: decode_remote.cuh
   uint64_t arrived_workers;  // its remote CTAs that have seen the launch before it done
+  // Of a launch under way, and 0 between launches: units drawn, CTAs that drew none any more, and for each tile that
+  // several units make, warps of each of its four times 16 rows that have come to the end of one.
+  uint64_t drawn_units;
+  uint64_t idle_workers;
+  uint32_t unit_arrivals[kMaxSharedUnits][4];
 };
 
 // Scratch memory in HBM. Launches leave it as they found it.
@@ -36,8 +41,9 @@ struct DecodeWorkspace {
 
 inline constexpr int kAbsentByte = 0xFF;
 
-// For launches of up to `ctas` CTAs: 64 rows and the largest batch for each of two warpgroups a CTA.
-constexpr size_t DecodeShares(uint32_t ctas) { return size_t{ctas} * 2 * kBoxRows * kMaxBatch; }
+// For launches of up to `ctas` CTAs: 64 rows and the largest batch for each remote unit that has part of a tile, and
+// for each of two warpgroups a local CTA.
+constexpr size_t DecodeShares(uint32_t ctas) { return (kMaxSharedUnits + size_t{ctas} * 2) * kBoxRows * kMaxBatch; }
 
 // As GemmEpilogue.
 struct DecodeEpilogue {
@@ -72,9 +78,11 @@ cudaError_t PrepareDecodeGemm();
 
 cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream);
 
-// Encodes a row-major [rows, cols] matrix of 16-bit elements at `address` for boxes of box_rows x 64, 128-byte swizzle.
+// Encodes a row-major [rows, cols] matrix of 16-bit elements at `address` for boxes of box_rows x box_columns (64 with
+// the 128-byte swizzle, or 32 with the 64-byte one).
 cudaError_t EncodeMatrix(CUtensorMap* map, const void* address, bool f16, uint64_t rows, uint64_t cols,
-                         uint32_t box_rows, CUtensorMapL2promotion promotion = CU_TENSOR_MAP_L2_PROMOTION_NONE);
+                         uint32_t box_rows, CUtensorMapL2promotion promotion = CU_TENSOR_MAP_L2_PROMOTION_NONE,
+                         uint32_t box_columns = kChunkColumns);
 
 }  // namespace dak::kernels
 

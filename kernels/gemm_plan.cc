@@ -11,6 +11,8 @@ constexpr double kElementBytes = 2;
 // NOTE: one CTA's producer gets through about 18 GB/s, and many slow each other down: on an H100, 256 KiB in flight in
 // all, 2 CTAs read 36 GB/s, 4 read 51, 8 read 48 and 16 read 37; beside a stream of HBM 4 are the best too.
 constexpr double kRemoteCtaInflightBytes = 8.0 * kBoxBytes;
+// Shorter runs of a tile cost more in shares than they balance.
+constexpr uint64_t kLeastUnitChunks = 8;
 // Under this a CTA costs more than it brings: its start and its share of the sum at a tile's end.
 constexpr uint64_t kLeastChunksPerCta = 4;
 // What HBM needs, and what it needs where nothing else waits behind it.
@@ -43,6 +45,18 @@ uint32_t CountRemoteCtas(uint64_t remote_bytes, uint64_t local_bytes, const Devi
 
 }  // namespace
 
+RemoteUnits CutRemote(uint64_t remote_rows, uint64_t k) {
+  const uint64_t tiles = DivideUp(remote_rows, kBoxRows);
+  const uint64_t k_chunks = DivideUp(k, kChunkColumns);
+  const uint64_t wanted =
+      std::clamp<uint64_t>(kMaxSharedUnits / tiles, 1, std::max<uint64_t>(1, k_chunks / kLeastUnitChunks));
+  RemoteUnits units;
+  units.chunks = static_cast<uint32_t>(DivideUp(k_chunks, wanted));
+  units.per_tile = static_cast<uint32_t>(DivideUp(k_chunks, units.chunks));
+  units.count = tiles * units.per_tile;
+  return units;
+}
+
 GemmPlan PlanGemm(uint32_t batch, uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& device,
                   const LinkTraits& link) {
   GemmPlan plan;
@@ -61,7 +75,7 @@ void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& d
     const auto row_bytes = static_cast<uint64_t>(kElementBytes) * k;
     uint64_t wanted = CountRemoteCtas(remote_rows * row_bytes, local_rows * row_bytes, device, link);
     wanted = std::min<uint64_t>(wanted, std::min(kMaxRemoteCtas, std::max(1u, device.multiprocessors / 2)));
-    wanted = std::min(wanted, RemoteChunks(remote_rows, k) / kLeastChunksPerCta);
+    wanted = std::min(wanted, CutRemote(remote_rows, k).count);
     plan.remote_ctas = static_cast<uint32_t>(std::max<uint64_t>(1, wanted));
   }
   if (local_rows > 0) {

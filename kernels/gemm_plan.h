@@ -1,8 +1,9 @@
 // Which tiles and how many CTAs a decode GEMM runs with: a model, not constants tuned for one shape.
 //
 // A CTA of the *local* kind streams W's rows in HBM, one of the *remote* kind W's remote rows. Work is counted in
-// chunks, kChunkColumns columns of one tile's rows; the CTAs of a kind get equal, contiguous ranges of chunks
-// (stream-K), so that every SM is busy whatever n and k are. A tile that several CTAs share is summed up at its end.
+// chunks, kChunkColumns columns of one tile's rows. Local CTAs get equal, contiguous ranges of chunks (stream-K), so
+// that every SM is busy whatever n and k are; remote CTAs take units as they go, since the link isn't equally fast for
+// all of them. A tile that several CTAs share is summed up at its end.
 //
 // How many CTAs are remote: the link is full with LinkTraits::window_bytes in flight, and few CTAs hold that much.
 // Where the remote side is the longer one, the remote CTAs must fill the link; where it is the shorter one, they must
@@ -36,7 +37,7 @@ struct LinkTraits {
 struct GemmPlan {
   uint32_t batch_tile = 0;   // columns of the matrix instruction: 8, 16, 32, 64, 128 or 256
   uint32_t row_boxes = 0;    // boxes of 64 rows in a local CTA's tile, a consumer warpgroup each: 1 or 2
-  uint32_t remote_ctas = 0;  // at most RemoteChunks and kMaxRemoteCtas
+  uint32_t remote_ctas = 0;  // at most CutRemote's count and kMaxRemoteCtas
   uint32_t local_ctas = 0;   // at most LocalChunks
   // Boxes that a local CTA has in flight. More than HBM needs makes everything else wait behind them: reads of x, of
   // other CTAs' shares, and of the link.
@@ -44,6 +45,18 @@ struct GemmPlan {
   // Whether L2 should fetch 256 bytes where HBM is asked for 128: a few per cent where W is nearly all that L2 moves.
   bool promote_local = false;
 };
+
+// How the remote rows are cut for CTAs that take the next piece whenever they are done with one: whole tiles, or where
+// those are few, equal runs of a tile's chunks.
+struct RemoteUnits {
+  uint32_t chunks = 0;    // of a unit; a tile's last may have fewer
+  uint32_t per_tile = 0;  // above 1 only where `count` is at most kMaxSharedUnits
+  uint64_t count = 0;
+};
+inline constexpr uint32_t kMaxSharedUnits = 128;
+
+// `remote_rows` and `k` at least 1.
+RemoteUnits CutRemote(uint64_t remote_rows, uint64_t k);
 
 // `batch` 1 to kMaxBatch, `n`, `k` at least 1, `local_rows` at most n.
 GemmPlan PlanGemm(uint32_t batch, uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& device,

@@ -6,14 +6,13 @@
 #include <memory>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
 #include "kernels/cuda_support.h"
 #include "kernels/gemm.h"
 #include "kernels/gemm_launch.h"
 #include "kernels/gemm_operands.h"
 #include "kernels/gemm_plain_runner.h"
+#include "kernels/gemm_tuning.h"
 #include "kernels/prefill_launch.h"
 
 namespace dak::kernels {
@@ -22,6 +21,12 @@ namespace {
 // What TMA needs of a matrix that it writes: its address, and the length of its rows in elements.
 constexpr uint64_t kTmaAlignment = 16;
 constexpr uint64_t kTmaElements = 8;
+
+DecodeEpilogue EpilogueOf(const GemmOperands& operands) {
+  return {reinterpret_cast<const void*>(operands.epilogue.bias),
+          reinterpret_cast<const void*>(operands.epilogue.residual),
+          operands.epilogue.activation == GemmActivation::kSwiGlu};
+}
 
 // Encoded maps of x by what they were encoded from: engines reuse few activation buffers.
 class XMaps {
@@ -64,11 +69,12 @@ struct AddressRange {
 
 class CudaGemmRunner final : public GemmRunner {
  public:
-  static absl::StatusOr<std::unique_ptr<GemmRunner>> Create(int ordinal) {
+  static absl::StatusOr<std::unique_ptr<GemmRunner>> Create(int ordinal, const std::string& tuning_path) {
     ScopedDevice device(ordinal);
     DAK_RETURN_IF_ERROR(FromCuda(device.error(), "cudaSetDevice"));
     auto runner = std::unique_ptr<CudaGemmRunner>(new CudaGemmRunner(ordinal));
     DAK_RETURN_IF_ERROR(runner->Initialise());
+    if (!tuning_path.empty()) DAK_RETURN_IF_ERROR(runner->LoadTuning(tuning_path));
     return runner;
   }
 
@@ -85,7 +91,7 @@ class CudaGemmRunner final : public GemmRunner {
     launch.k = shape.k;
     launch.local_rows = shape.local_rows;
     launch.f16 = shape.element == ElementType::kF16;
-    launch.plan = PlanGemm(shape.batch, shape.n, shape.k, shape.local_rows, traits_, LinkTraits{});
+    launch.plan = Plan(shape);
     DAK_ASSIGN_OR_RETURN(launch.x_map, x_maps_.Get(reinterpret_cast<const void*>(operands.x), launch.f16, shape.batch,
                                                    shape.k, launch.plan.batch_tile));
     static_assert(sizeof(CUtensorMap) == sizeof(TensorMap));
@@ -99,9 +105,7 @@ class CudaGemmRunner final : public GemmRunner {
                    "cuTensorMapEncodeTiled"));
     }
     launch.y = reinterpret_cast<void*>(operands.y);
-    launch.epilogue = {reinterpret_cast<const void*>(operands.epilogue.bias),
-                       reinterpret_cast<const void*>(operands.epilogue.residual),
-                       operands.epilogue.activation == GemmActivation::kSwiGlu};
+    launch.epilogue = EpilogueOf(operands);
     launch.control = link.control;
     launch.report = link.report;
     launch.workspace = {link_.get(), shares_.get()};
@@ -117,10 +121,6 @@ class CudaGemmRunner final : public GemmRunner {
 
   absl::Status LaunchPrefill(const GemmShape& shape, const GemmOperands& operands, const LinkView& link,
                              cudaStream_t stream) {
-    const GemmEpilogue& epilogue = operands.epilogue;
-    if (epilogue.bias != 0 || epilogue.residual != 0 || epilogue.activation != GemmActivation::kNone) {
-      return InvalidField("epilogue", "isn't fused at this batch", absl::StrCat("none above batch ", kMaxBatch));
-    }
     PrefillLaunch launch;
     launch.batch = shape.batch;
     launch.n = shape.n;
@@ -133,9 +133,13 @@ class CudaGemmRunner final : public GemmRunner {
     if (operands.w_local_map != nullptr) std::memcpy(&launch.w_local_map, operands.w_local_map, sizeof(TensorMap));
     if (operands.w_remote_map != nullptr) std::memcpy(&launch.w_remote_map, operands.w_remote_map, sizeof(TensorMap));
     launch.y = reinterpret_cast<void*>(operands.y);
-    launch.has_y_map = shape.n % kTmaElements == 0 && operands.y % kTmaAlignment == 0;
+    launch.epilogue = EpilogueOf(operands);
+    const uint64_t y_columns = OutputColumns(shape.n, operands.epilogue.activation);
+    launch.has_y_map = y_columns % kTmaElements == 0 && operands.y % kTmaAlignment == 0;
     if (launch.has_y_map) {
-      DAK_RETURN_IF_ERROR(FromCuda(EncodeMatrix(&launch.y_map, launch.y, launch.f16, shape.batch, shape.n, kBoxRows),
+      const auto box_columns = static_cast<uint32_t>(kBoxRows * y_columns / shape.n);
+      DAK_RETURN_IF_ERROR(FromCuda(EncodeMatrix(&launch.y_map, launch.y, launch.f16, shape.batch, y_columns, kBoxRows,
+                                                CU_TENSOR_MAP_L2_PROMOTION_NONE, box_columns),
                                    "cuTensorMapEncodeTiled"));
     }
     launch.control = link.control;
@@ -160,6 +164,29 @@ class CudaGemmRunner final : public GemmRunner {
     return FromCuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
 
+  absl::Status LoadTuning(const std::string& path) {
+    DAK_ASSIGN_OR_RETURN(tuning_, GemmTuning::Load(path));
+    cudaDeviceProp properties;
+    DAK_RETURN_IF_ERROR(FromCuda(cudaGetDeviceProperties(&properties, ordinal_), "cudaGetDeviceProperties"));
+    tuning_key_.device = properties.name;
+    tuning_.KeepOnly(tuning_key_.device);
+    return absl::OkStatus();
+  }
+
+  GemmPlan Plan(const GemmShape& shape) {
+    const LinkTraits link;
+    const GemmPlan plan = PlanGemm(shape.batch, shape.n, shape.k, shape.local_rows, traits_, link);
+    if (tuning_.empty()) return plan;
+    tuning_key_.f16 = shape.element == ElementType::kF16;
+    tuning_key_.batch_tile = plan.batch_tile;
+    tuning_key_.n = shape.n;
+    tuning_key_.k = shape.k;
+    tuning_key_.local_rows = shape.local_rows;
+    const TuningChoice* const choice = tuning_.Find(tuning_key_);
+    if (choice == nullptr) return plan;
+    return ApplyChoice(*choice, shape.n, shape.k, shape.local_rows, traits_, link, plan);
+  }
+
   // A launch may read W before the launch before it has ended, unless that one writes W. Remembers y.
   bool MayOverlap(const GemmShape& shape, const GemmOperands& operands) {
     const uint64_t element_bytes = ElementBytes(shape.element);
@@ -178,6 +205,8 @@ class CudaGemmRunner final : public GemmRunner {
   const int ordinal_;
   DeviceTraits traits_;
   float ns_per_clock_ = 0;
+  GemmTuning tuning_;     // this device's
+  TuningKey tuning_key_;  // kept, so that a launch makes no string
   XMaps x_maps_;
   AddressRange last_y_;
   DeviceArray<LinkCounters> link_;
@@ -196,7 +225,9 @@ absl::StatusOr<std::unique_ptr<GemmRunner>> CreateCudaGemmRunner(int device_ordi
                                "cudaDeviceGetAttribute"));
   DAK_RETURN_IF_ERROR(FromCuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_ordinal),
                                "cudaDeviceGetAttribute"));
-  if (major == 9 && minor == 0 && !options.plain) return CudaGemmRunner::Create(device_ordinal);
+  if (major == 9 && minor == 0 && !options.plain) {
+    return CudaGemmRunner::Create(device_ordinal, options.tuning_path);
+  }
   return CreatePlainGemmRunner(device_ordinal);
 }
 

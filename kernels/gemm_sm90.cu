@@ -4,6 +4,7 @@
 #include "kernels/decode_common.cuh"
 #include "kernels/decode_epilogue.cuh"
 #include "kernels/decode_remote.cuh"
+#include "kernels/decode_units.cuh"
 #include "kernels/gemm_launch.h"
 #include "kernels/ptx/wgmma.h"
 
@@ -24,10 +25,7 @@ class WProducer {
     const uint64_t count = work_.Count();
     uint64_t i = 0;
     for (; i < count && i < Traits::kWStages; ++i) LoadLocal(i);
-    ptx::WaitForPreviousGrid();
-    // CTAs of the next launch may now start where CTAs of this one end. Not before the wait, so that at most two
-    // launches are under way.
-    ptx::ReleaseNextGrid();
+    FollowPreviousGrid();
     for (; i < count; ++i) {
       WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
       LoadLocal(i);
@@ -40,20 +38,29 @@ class WProducer {
   __device__ void RunRemote() {
     ptx::PrefetchTensorMap(&p_.w_remote_map);
     OpenLink(p_, work_, shared_);
-    RemoteGate<Traits> gate(shared_);
-    uint64_t i = 0;
-    for (; i < work_.Count() && i < Traits::kWStages; ++i) LoadRemote(gate);
-    ptx::WaitForPreviousGrid();
-    ptx::ReleaseNextGrid();
-    for (; i < work_.Count(); ++i) {
-      WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
-      LoadRemote(gate);
+    RemoteGate<RemoteRing<Traits>> gate(shared_);
+    UnitSource units(p_, work_, shared_);
+    uint32_t filled = 0;
+    for (Unit unit = units.Next(); unit.chunks > 0; unit = units.Next()) {
+      for (uint32_t i = 0; i < unit.chunks; ++i, ++filled) {
+        if (filled == RemoteRing<Traits>::kWStages) FollowPreviousGrid();
+        WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
+        LoadRemote(gate, unit.tile, unit.chunk + i);
+      }
     }
+    if (filled <= RemoteRing<Traits>::kWStages) FollowPreviousGrid();
     gate.Drain();
     shared_.drained = 1;
   }
 
  private:
+  // CTAs of the next launch may start where CTAs of this one end, but not before the launch before has ended, so that
+  // at most two launches are under way.
+  __device__ void FollowPreviousGrid() {
+    ptx::WaitForPreviousGrid();
+    ptx::ReleaseNextGrid();
+  }
+
   // The i-th stage, once few enough are in flight.
   __device__ void LoadLocal(uint64_t i) {
     if (i >= (p_.local_inflight_stages < Traits::kWStages ? p_.local_inflight_stages : Traits::kWStages)) {
@@ -62,31 +69,33 @@ class WProducer {
     }
     // A box past the part's end isn't loaded.
     const bool is_last = Traits::kBoxes > 1 && (at_.tile * Traits::kBoxes + 1) * kBoxRows >= work_.part_rows;
-    LoadBoxes(&p_.w_local_map, is_last ? 1 : Traits::kBoxes);
+    LoadBoxes<Traits::kWStages, Traits::kWStageBytes>(&p_.w_local_map, at_.tile, at_.chunk,
+                                                      is_last ? 1 : Traits::kBoxes);
+    work_.Advance(at_);
   }
 
-  __device__ void LoadRemote(RemoteGate<Traits>& gate) {
-    const uint32_t left = static_cast<uint32_t>(work_.part_rows) - at_.tile * kBoxRows;
+  __device__ void LoadRemote(RemoteGate<RemoteRing<Traits>>& gate, uint32_t tile, uint32_t chunk) {
+    const uint32_t left = static_cast<uint32_t>(work_.part_rows) - tile * kBoxRows;
     const uint32_t rows = left < kBoxRows ? left : kBoxRows;
-    const uint32_t columns_left = p_.k - at_.chunk * kChunkColumns;
+    const uint32_t columns_left = p_.k - chunk * kChunkColumns;
     const uint32_t bytes = rows * (columns_left < kChunkColumns ? columns_left : kChunkColumns) * 2;
     gate.WaitForRoom(bytes);
     gate.OnIssue(place_.stage, bytes);
-    LoadBoxes(&p_.w_remote_map, 1);
+    LoadBoxes<RemoteRing<Traits>::kWStages, kBoxBytes>(&p_.w_remote_map, tile, chunk, 1);
   }
 
   // Starts the reads of one stage, and goes on.
-  __device__ void LoadBoxes(const CUtensorMap* map, uint32_t boxes) {
+  template <uint32_t kStages, uint32_t kStageBytes>
+  __device__ void LoadBoxes(const CUtensorMap* map, uint32_t tile, uint32_t chunk, uint32_t boxes) {
     uint64_t* full = &shared_.w_full[place_.stage];
     cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
                                          boxes * kBoxBytes);
-    const auto first_row = static_cast<int32_t>(at_.tile * work_.tile_rows);
+    const auto first_row = static_cast<int32_t>(tile * work_.tile_rows);
     for (uint32_t box = 0; box < boxes; ++box) {
-      ptx::TmaLoad(ring_ + place_.stage * Traits::kWStageBytes + box * kBoxBytes, map, at_.chunk * kChunkColumns,
+      ptx::TmaLoad(ring_ + place_.stage * kStageBytes + box * kBoxBytes, map, chunk * kChunkColumns,
                    first_row + static_cast<int32_t>(box * kBoxRows), full, policy_);
     }
-    work_.Advance(at_);
-    place_.Advance(Traits::kWStages);
+    place_.Advance(kStages);
   }
 
   const DecodeParams& p_;
@@ -101,27 +110,52 @@ class WProducer {
 
 // x's chunks, in W's order.
 template <class Traits>
-__device__ inline void ProduceX(const DecodeParams& p, const WorkRange& work, uint8_t* ring, DecodeShared& shared) {
-  const uint64_t policy = ptx::EvictLastPolicy();
-  ptx::PrefetchTensorMap(&p.x_map);
-  ptx::WaitForPreviousGrid();
-  Cursor at = work.Start();
-  RingPlace place;
-  for (uint64_t i = 0; i < work.Count(); ++i) {
-    WaitFor(&shared.x_empty[place.stage], place.phase ^ 1);
-    uint64_t* full = &shared.x_full[place.stage];
+class XProducer {
+ public:
+  __device__ XProducer(const DecodeParams& p, const WorkRange& work, uint8_t* ring, DecodeShared& shared)
+      : p_(p), work_(work), ring_(ring), shared_(shared), policy_(ptx::EvictLastPolicy()) {}
+
+  __device__ void Run() {
+    ptx::PrefetchTensorMap(&p_.x_map);
+    ptx::WaitForPreviousGrid();
+    if (work_.remote) {
+      UnitReader units(shared_);
+      for (Unit unit = UnitAt(p_, units.Next(true)); unit.chunks > 0; unit = UnitAt(p_, units.Next(true))) {
+        for (uint32_t i = 0; i < unit.chunks; ++i) Load(unit.chunk + i);
+      }
+      return;
+    }
+    Cursor at = work_.Start();
+    for (uint64_t i = 0; i < work_.Count(); ++i) {
+      Load(at.chunk);
+      work_.Advance(at);
+    }
+  }
+
+ private:
+  __device__ void Load(uint32_t chunk) {
+    WaitFor(&shared_.x_empty[place_.stage], place_.phase ^ 1);
+    uint64_t* full = &shared_.x_full[place_.stage];
     cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
                                          uint32_t{Traits::kXStageBytes});
-    ptx::TmaLoad(ring + place.stage * Traits::kXStageBytes, &p.x_map, at.chunk * kChunkColumns, 0, full, policy);
-    work.Advance(at);
-    place.Advance(Traits::kXStages);
+    ptx::TmaLoad(ring_ + place_.stage * Traits::kXStageBytes, &p_.x_map, chunk * kChunkColumns, 0, full, policy_);
+    place_.Advance(Traits::kXStages);
   }
-}
+
+  const DecodeParams& p_;
+  const WorkRange& work_;
+  uint8_t* ring_;
+  DecodeShared& shared_;
+  uint64_t policy_;
+  RingPlace place_;
+};
 
 // ---- Consumer: a warpgroup that multiplies one box of rows ----------------------------------------------------------
 
-// Its places in the rings.
+// Its places in the rings, and how W's is cut.
 struct ConsumerPlaces {
+  uint32_t w_stages;
+  uint32_t w_stage_bytes;
   RingPlace w;
   RingPlace x;
 };
@@ -140,7 +174,7 @@ __device__ inline void StartNext(uint32_t ring_address, DecodeShared& shared, fl
   constexpr uint32_t kStepBytes = 32;
   WaitFor(&shared.x_full[at.x.stage], at.x.phase);
   WaitFor(&shared.w_full[at.w.stage], at.w.phase);
-  const uint64_t w = ptx::WgmmaDescriptor(ring_address + at.w.stage * Traits::kWStageBytes + group * kBoxBytes);
+  const uint64_t w = ptx::WgmmaDescriptor(ring_address + at.w.stage * at.w_stage_bytes + group * kBoxBytes);
   const uint64_t x = ptx::WgmmaDescriptor(ring_address + Traits::kWRingBytes + at.x.stage * Traits::kXStageBytes);
   ptx::WgmmaFence();
   ptx::Wgmma<Traits::kN, Traits::kF16>::template Run<!kFirst>(sums, w, x);
@@ -150,7 +184,7 @@ __device__ inline void StartNext(uint32_t ring_address, DecodeShared& shared, fl
                                                              x + step * (kStepBytes >> 4));
   }
   ptx::WgmmaCommit();
-  at.w.Advance(Traits::kWStages);
+  at.w.Advance(at.w_stages);
   at.x.Advance(Traits::kXStages);
 }
 
@@ -175,40 +209,81 @@ __device__ inline void Multiply(uint32_t chunks, uint32_t ring_address, DecodeSh
   Release(shared, w_stage, x_stage, lane);
 }
 
+// Chunks of one tile that a consumer sums up, and what becomes of the sums.
+struct Run {
+  uint32_t tile;
+  uint32_t chunks;  // 0: there is no more
+  bool to_end;      // local: this CTA finishes the tile
+  TileShares shares;
+};
+
+// The runs of a consumer, one after another.
+class Runs {
+ public:
+  __device__ Runs(const DecodeParams& p, const WorkRange& work, DecodeShared& shared, uint32_t group)
+      : p_(p), work_(work), units_(shared), group_(group), at_(work.Start()), left_(work.Count()) {}
+
+  __device__ Run Next(bool speaks) { return work_.remote ? NextRemote(speaks) : NextLocal(); }
+
+ private:
+  __device__ Run NextRemote(bool speaks) {
+    const uint32_t number = units_.Next(speaks);
+    const Unit unit = UnitAt(p_, number);
+    TileShares shares = RemoteShares(p_, unit.tile, number);
+    if (p_.remote_units.per_tile == 1) shares.end = shares.first;
+    return {unit.tile, unit.chunks, false, shares};
+  }
+
+  __device__ Run NextLocal() {
+    if (left_ == 0) return {};
+    const uint64_t in_tile = min(uint64_t{work_.k_chunks - at_.chunk}, at_.until_wrap);
+    const auto chunks = static_cast<uint32_t>(min(in_tile, left_));
+    const uint32_t tile = at_.tile;
+    const uint32_t first = at_.chunk == 0 ? work_.worker : work_.OwnerOf(uint64_t{tile} * work_.k_chunks);
+    const bool to_end = at_.chunk + chunks == work_.k_chunks;
+    left_ -= chunks;
+    work_.Advance(at_, chunks);
+    return {tile, chunks, to_end, LocalShares(group_, first, work_.worker)};
+  }
+
+  const DecodeParams& p_;
+  const WorkRange& work_;
+  UnitReader units_;
+  uint32_t group_;
+  Cursor at_;
+  uint64_t left_;
+};
+
 template <class Traits>
 __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uint8_t* ring, DecodeShared& shared,
                                uint32_t group) {
   const uint32_t thread = threadIdx.x % kWarpgroupThreads;
+  const uint32_t lane = thread % kWarpThreads;
   const uint32_t ring_address = ptx::SharedAddress(ring);
-  ConsumerPlaces places;
-  Cursor at = work.Start();
-  for (uint64_t left = work.Count(); left > 0;) {
-    const uint64_t in_tile = min(uint64_t{work.k_chunks - at.chunk}, at.until_wrap);
-    const auto chunks = static_cast<uint32_t>(min(in_tile, left));
-    const uint64_t row = uint64_t{at.tile} * work.tile_rows + group * kBoxRows;
+  ConsumerPlaces places{.w_stages = work.remote ? RemoteRing<Traits>::kWStages : Traits::kWStages,
+                        .w_stage_bytes = work.remote ? kBoxBytes : Traits::kWStageBytes,
+                        .w = {},
+                        .x = {}};
+  Runs runs(p, work, shared, group);
+  for (Run run = runs.Next(lane == 0); run.chunks > 0; run = runs.Next(lane == 0)) {
+    const uint64_t row = uint64_t{run.tile} * work.tile_rows + group * kBoxRows;
     const uint64_t valid = row < work.part_rows ? work.part_rows - row : 0;
-    const Box box{at.tile, static_cast<uint32_t>(row), static_cast<uint32_t>(min(valid, uint64_t{kBoxRows}))};
-    const bool from_start = at.chunk == 0;
-    const bool to_end = at.chunk + chunks == work.k_chunks;
+    const Box box{static_cast<uint32_t>(row), static_cast<uint32_t>(min(valid, uint64_t{kBoxRows}))};
     // A box past the part's end isn't loaded: its products are of whatever lies there, and are never stored.
     float sums[Traits::kN / 2];
-    Multiply<Traits>(chunks, ring_address, shared, sums, places, group, thread % kWarpThreads);
-    left -= chunks;
-    work.Advance(at, chunks);
+    Multiply<Traits>(run.chunks, ring_address, shared, sums, places, group, lane);
     if (box.valid_rows == 0) continue;
-    if (!to_end) {
-      LeaveShare<Traits>(p, work, sums, thread, group);
-    } else {
-      const uint32_t first = from_start ? work.worker : work.OwnerOf(uint64_t{box.tile} * work.k_chunks);
-      FinishTile<Traits>(p, work, box, sums, first, thread, group);
+    const bool whole = work.remote ? p.remote_units.per_tile == 1 : run.to_end;
+    if (!whole) LeaveShare<Traits>(p, run.shares, sums, thread);
+    if (whole || (work.remote && IsLastOfTile(p, run.tile, thread / kWarpThreads, lane))) {
+      FinishTile<Traits>(p, work, box, sums, run.shares, whole, thread);
     }
   }
 }
 
 // ---- The kernel -----------------------------------------------------------------------------------------------------
 
-__device__ inline void InitialiseShared(const WorkRange& work, DecodeShared& shared, uint32_t w_stages,
-                                        uint32_t x_stages, uint32_t readers) {
+__device__ inline void InitialiseShared(DecodeShared& shared, uint32_t w_stages, uint32_t x_stages, uint32_t readers) {
   for (uint32_t stage = 0; stage < w_stages; ++stage) {
     cuda::ptx::mbarrier_init(&shared.w_full[stage], 1);
     cuda::ptx::mbarrier_init(&shared.w_empty[stage], readers);
@@ -225,11 +300,11 @@ __device__ inline void InitialiseShared(const WorkRange& work, DecodeShared& sha
   shared.link_open = 0;
   shared.drained = 0;
   shared.share_bytes = 0;
-  cuda::ptx::fence_mbarrier_init(cuda::ptx::sem_release, cuda::ptx::scope_cluster);
 }
 
 template <class Traits>
-__global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_constant__ DecodeParams p) {
+__global__ __launch_bounds__(Traits::kThreads,
+                             Traits::kCtasPerSm) void DecodeGemm(const __grid_constant__ DecodeParams p) {
   // Phase 1: shared memory and the CTA's work.
   extern __shared__ uint8_t raw[];
   uint8_t* ring = raw + (kSwizzleAtomBytes - ptx::SharedAddress(raw) % kSwizzleAtomBytes) % kSwizzleAtomBytes;
@@ -242,7 +317,12 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
   // consumer warp that reads it has arrived. Remote tiles are one box high: only the first warpgroup works on them.
   constexpr uint32_t kWarpgroupWarps = kWarpgroupThreads / kWarpThreads;
   const uint32_t readers = work.remote ? kWarpgroupWarps : Traits::kConsumerWarps;
-  if (threadIdx.x == 0) InitialiseShared(work, shared, Traits::kWStages, Traits::kXStages, readers);
+  if (threadIdx.x == 0) {
+    const uint32_t w_stages = work.remote ? RemoteRing<Traits>::kWStages : Traits::kWStages;
+    InitialiseShared(shared, w_stages, Traits::kXStages, readers);
+    InitialiseUnits(shared, kWarpgroupWarps + 1);
+    cuda::ptx::fence_mbarrier_init(cuda::ptx::sem_release, cuda::ptx::scope_cluster);
+  }
   __syncthreads();
 
   // Phase 3: roles.
@@ -260,7 +340,7 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
       producer.RunLocal();
     }
   } else if (lane == 0 && warp == kXWarp) {
-    ProduceX<Traits>(p, work, ring + Traits::kWRingBytes, shared);
+    XProducer<Traits>(p, work, ring + Traits::kWRingBytes, shared).Run();
   } else if (lane == 0 && work.remote) {
     RunMeter(p, work, shared);
   }
@@ -315,6 +395,9 @@ cudaError_t PrepareDecodeGemm() {
           if (error != cudaSuccess) return;
           error = cudaFuncSetAttribute(DecodeGemm<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                        Traits::kLaunchBytes);
+          if (error != cudaSuccess) return;
+          error = cudaFuncSetAttribute(DecodeGemm<Traits>, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                       cudaSharedmemCarveoutMaxShared);
         });
       }
     }
@@ -344,7 +427,8 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
   params.ns_per_clock = launch.ns_per_clock;
   // Every CTA must have a chunk, and a kind CTAs if it has rows.
   const uint64_t remote_rows = launch.n - launch.local_rows;
-  if (plan.local_inflight_boxes < plan.row_boxes || plan.remote_ctas > RemoteChunks(remote_rows, launch.k) ||
+  if (remote_rows > 0) params.remote_units = CutRemote(remote_rows, launch.k);
+  if (plan.local_inflight_boxes < plan.row_boxes || plan.remote_ctas > params.remote_units.count ||
       plan.remote_ctas > kMaxRemoteCtas || plan.local_ctas > LocalChunks(launch.local_rows, launch.k, plan) ||
       (plan.remote_ctas == 0) != (remote_rows == 0) || (plan.local_ctas == 0) != (launch.local_rows == 0)) {
     return cudaErrorInvalidValue;
@@ -355,7 +439,7 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
 }
 
 cudaError_t EncodeMatrix(CUtensorMap* map, const void* address, bool f16, uint64_t rows, uint64_t cols,
-                         uint32_t box_rows, CUtensorMapL2promotion promotion) {
+                         uint32_t box_rows, CUtensorMapL2promotion promotion, uint32_t box_columns) {
   void* entry = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   constexpr unsigned int kFirstVersion = 12000;
@@ -365,11 +449,12 @@ cudaError_t EncodeMatrix(CUtensorMap* map, const void* address, bool f16, uint64
   if (found != cudaDriverEntryPointSuccess) return cudaErrorSymbolNotFound;
   const cuuint64_t extents[2] = {cols, rows};
   const cuuint64_t row_bytes[1] = {cols * 2};
-  const cuuint32_t box[2] = {kChunkColumns, box_rows};
+  const cuuint32_t box[2] = {box_columns, box_rows};
   const cuuint32_t steps[2] = {1, 1};
   const CUresult result = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry)(
       map, f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(address),
-      extents, row_bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, promotion,
+      extents, row_bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      box_columns == kChunkColumns ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B, promotion,
       CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }

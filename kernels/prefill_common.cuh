@@ -22,18 +22,21 @@ struct PrefillParams {
   CUtensorMap y_map;
   PrefillLayout layout;
   PrefillWorkspace workspace;
+  uint64_t y_columns;
   uint32_t clusters;
   uint32_t fetchers;
   bool has_y_map;
+  bool keep_x;
 };
 
 // How a template instance lies in shared memory: stages of x's and W's chunks, then what y is staged in: two boxes of
 // 64 x 64 for each consumer.
-template <int kRowBoxes, bool kF16Elements>
+template <int kRowBoxes, bool kF16Elements, bool kHasEpilogue>
 struct PrefillInstance {
   static constexpr int kBoxes = kRowBoxes;
   static constexpr int kN = kRowBoxes * static_cast<int>(kBoxRows);
   static constexpr bool kF16 = kF16Elements;
+  static constexpr bool kEpilogue = kHasEpilogue;  // bias, residual or activation
   static constexpr uint32_t kXBytes = kPrefillBatchTile * kChunkColumns * 2;
   static constexpr uint32_t kStageBytes = kXBytes + kRowBoxes * kBoxBytes;
   static constexpr uint32_t kStages = kRowBoxes == 4 ? 4 : 6;

@@ -41,9 +41,10 @@ struct PrefillLaunch {
   CUtensorMap x_map{};        // [batch, k], box kPrefillBatchTile x 64
   CUtensorMap w_local_map{};  // box 64 x 64; ignored if the part is empty
   CUtensorMap w_remote_map{};
-  CUtensorMap y_map{};     // [batch, n], box 64 x 64; ignored without `has_y_map`
-  bool has_y_map = false;  // y can only have one where n is a multiple of 8 and y of 16 bytes
+  CUtensorMap y_map{};     // of y, box 64 x 64, with SwiGLU 64 x 32; ignored without `has_y_map`
+  bool has_y_map = false;  // y can only have one where its columns are a multiple of 8, and y of 16 bytes
   void* y = nullptr;
+  DecodeEpilogue epilogue;
   const v1::LinkControl* control = nullptr;  // device addresses, or null
   v1::LinkReport* report = nullptr;
   PrefillWorkspace workspace;

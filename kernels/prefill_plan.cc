@@ -57,6 +57,7 @@ PrefillPlan PlanPrefillTile(uint32_t row_boxes, uint32_t batch, uint64_t n, uint
   layout.remote_boxes = Narrow(DivideUp(n - local_rows, kBoxRows));
   layout.k_chunks = Narrow(DivideUp(k, kChunkColumns));
   layout.tiles = Narrow(DivideUp(layout.local_boxes + layout.remote_boxes, row_boxes));
+  plan.keep_x = static_cast<double>(batch) * static_cast<double>(k) * 2 <= traits.kept_bytes;
   const uint32_t all = std::max(1u, device.multiprocessors / kPrefillClusterCtas);
   const auto clusters = [&](uint32_t most) {
     return Narrow(std::clamp<uint64_t>(layout.Items(), 1, std::max(1u, most)));

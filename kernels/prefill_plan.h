@@ -35,12 +35,14 @@ struct PrefillTraits {
   double l2_bytes_per_s = 5.5e12;       // into shared memory, multicast bytes counted once
   double tile_overhead_s = 1.5e-6;      // between two items of a cluster
   double fetcher_bytes_per_s = 12.8e9;  // that one fetcher reads
+  double kept_bytes = 24e6;             // of x, that L2 holds beside W
 };
 
 struct PrefillPlan {
   PrefillLayout layout;
   uint32_t clusters = 0;  // that multiply
   uint32_t fetchers = 0;  // 0 without remote rows, else even and at most kMaxPrefillFetchers
+  bool keep_x = false;    // in L2, before all else: every wave reads it again
 };
 
 // `batch` 1 to kMaxPrefillBatch, `n` and `k` at least 1, `local_rows` at most n, and `k` at most kMaxPrefillRemoteK if

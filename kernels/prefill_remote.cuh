@@ -20,12 +20,14 @@ namespace dak::kernels {
 struct FetchTraits {
   static constexpr uint32_t kWStages = kMaxWStages;
 };
-static_assert(FetchTraits::kWStages * kBoxBytes <= PrefillInstance<4, false>::kRingBytes);
+inline constexpr uint32_t kStorers = 4;
+static_assert(FetchTraits::kWStages % kStorers == 0);
+static_assert(FetchTraits::kWStages * kBoxBytes <= PrefillInstance<4, false, false>::kRingBytes);
 
 struct FetchShared {
   DecodeShared link;
-  volatile uint32_t serial;   // the window holds fewer boxes than there are fetchers
-  volatile uint32_t retired;  // every read has come back
+  uint64_t stored;           // a barrier: every storer is done
+  volatile uint32_t serial;  // the window holds fewer boxes than there are fetchers
 };
 static_assert(sizeof(FetchShared) <= kControlBytes);
 
@@ -67,7 +69,8 @@ class Fetcher {
       }
     }
     gate_.Drain();
-    shared_.retired = 1;
+    WaitFor(&shared_.stored, 0);
+    shared_.link.drained = 1;
   }
 
  private:
@@ -113,50 +116,59 @@ class Fetcher {
 // Writes one chunk to its slot and lets its readers have it.
 __device__ inline void PutIntoRing(const PrefillParams& p, const uint8_t* chunk, uint64_t sequence, uint64_t* word) {
   // The slot was seen free by an ordinary load, and is written by the asynchronous proxy.
-  cuda::ptx::fence_proxy_async();
+  cuda::ptx::fence_proxy_async(cuda::ptx::space_global);
   cuda::ptx::cp_async_bulk(cuda::ptx::space_global, cuda::ptx::space_shared,
                            p.workspace.ring + sequence % kPrefillRingSlots * kBoxBytes, chunk, uint32_t{kBoxBytes});
   cuda::ptx::cp_async_bulk_commit_group();
   cuda::ptx::cp_async_bulk_wait_group(cuda::ptx::n32_t<0>());
-  cuda::ptx::fence_proxy_async();
+  cuda::ptx::fence_proxy_async(cuda::ptx::space_global);
   ptx::StoreReleaseGpu(word, SlotWord(sequence, ReadersOf(p.layout)));
 }
 
-// One warp that moves what has come into the ring, up to a chunk a lane at once: a write to HBM and its flag take
-// longer than a read of the link at its rate.
+// How many lanes from the first on have `condition`.
+__device__ inline uint32_t LeadingLanes(bool condition) {
+  const uint32_t mask = __ballot_sync(~0u, condition);
+  return mask == ~0u ? kWarpThreads : static_cast<uint32_t>(__ffs(static_cast<int>(~mask)) - 1);
+}
+
+// One warp of kStorers that move what has come into the ring, every kStorers-th of the fetcher's chunks, a chunk a
+// lane: a write to HBM and its flag take much longer than a read takes at the link's rate.
 __device__ inline void StoreFetched(const PrefillParams& p, const WorkRange& work, const uint8_t* stages,
-                                    FetchShared& shared) {
+                                    FetchShared& shared, uint32_t storer) {
+  constexpr uint32_t kStages = FetchTraits::kWStages;
   const uint32_t lane = threadIdx.x % kWarpThreads;
   const uint64_t all = p.layout.RemoteChunks();
   const uint64_t count = all > work.worker ? (all - work.worker - 1) / work.workers + 1 : 0;
-  // How many lanes from the first on have `condition`.
-  const auto leading = [](bool condition) {
-    const uint32_t mask = __ballot_sync(~0u, condition);
-    return mask == ~0u ? kWarpThreads : static_cast<uint32_t>(__ffs(static_cast<int>(~mask)) - 1);
-  };
-  for (uint64_t next = 0; next < count;) {
-    const uint64_t mine = next + lane;
-    const auto stage = static_cast<uint32_t>(mine % FetchTraits::kWStages);
-    const auto phase = static_cast<uint32_t>(mine / FetchTraits::kWStages % 2);
-    const bool arrived = lane < FetchTraits::kWStages && mine < count &&
+  uint32_t unsaid = 0;  // chunks in the ring that the fetcher's count in HBM doesn't have yet
+  for (uint64_t next = storer; next < count;) {
+    const uint64_t mine = next + lane * kStorers;
+    const auto stage = static_cast<uint32_t>(mine % kStages);
+    const auto phase = static_cast<uint32_t>(mine / kStages % 2);
+    const bool arrived = lane < kStages / kStorers && mine < count &&
                          cuda::ptx::mbarrier_test_wait_parity(&shared.link.w_full[stage], phase);
-    const uint32_t ready = leading(arrived);
+    const uint32_t ready = LeadingLanes(arrived);
+    // The counts are for a window of less than a box a fetcher.
+    if (lane == 0 && unsaid > 0 && shared.serial != 0) {
+      __threadfence();
+      ptx::AddRelaxedGpu(&p.workspace.counters->fetched[work.worker], unsaid);
+      unsaid = 0;
+    }
     if (ready == 0) continue;
     const uint64_t sequence = work.worker + mine * work.workers;
     uint64_t* const word = &p.workspace.slots[sequence % kPrefillRingSlots];
-    const uint32_t stored = leading(lane < ready && IsFree(ptx::LoadAcquireGpu(word)));
+    const uint32_t stored = LeadingLanes(lane < ready && IsFree(ptx::LoadAcquireGpu(word)));
     if (lane < stored) {
       PutIntoRing(p, stages + stage * kBoxBytes, sequence, word);
       cuda::ptx::mbarrier_arrive(&shared.link.w_empty[stage]);
     }
     __syncwarp();
-    next += stored;
-    if (lane == 0 && stored > 0) ptx::StoreReleaseGpu(&p.workspace.counters->fetched[work.worker], next);
+    next += uint64_t{stored} * kStorers;
+    unsaid += stored;
   }
   if (lane != 0) return;
-  while (shared.retired == 0) {
-  }
-  shared.link.drained = 1;
+  __threadfence();
+  ptx::AddRelaxedGpu(&p.workspace.counters->fetched[work.worker], unsaid);
+  cuda::ptx::mbarrier_arrive(&shared.stored);
 }
 
 __device__ inline void InitialiseFetch(FetchShared& shared) {
@@ -173,10 +185,10 @@ __device__ inline void InitialiseFetch(FetchShared& shared) {
   shared.link.drained = 0;
   shared.link.share_bytes = 0;
   shared.serial = 0;
-  shared.retired = 0;
+  cuda::ptx::mbarrier_init(&shared.stored, uint32_t{kStorers});
 }
 
-// A fetcher CTA's three warps.
+// A fetcher CTA's warps.
 __device__ inline void Fetch(const PrefillParams& p, uint8_t* stages, FetchShared& shared, uint32_t warp,
                              uint32_t lane) {
   WorkRange work{};
@@ -186,15 +198,18 @@ __device__ inline void Fetch(const PrefillParams& p, uint8_t* stages, FetchShare
   work.part_rows = p.base.n - p.base.local_rows;
   if (warp == 0 && lane == 0) {
     Fetcher(p, work, stages, shared).Run();
-  } else if (warp == 1) {
-    StoreFetched(p, work, stages, shared);
-  } else if (warp == 2 && lane == 0) {
+  } else if (warp == 1 && lane == 0) {
     RunMeter(p.base, work, shared.link, FetchShare{shared});
     FinishPart(p);
+  } else if (warp >= 2 && warp < 2 + kStorers) {
+    StoreFetched(p, work, stages, shared, warp - 2);
   }
 }
 
 // ---- Readers --------------------------------------------------------------------------------------------------------
+
+// Between two looks of a watcher that saw nothing new: all of them read the same few words.
+inline constexpr uint32_t kWatchPauseNs = 100;
 
 // A warp that looks ahead for the producer: which of its CTA's boxes have come. A chunk a lane.
 __device__ inline void Watch(const PrefillParams& p, PrefillShared& shared, uint32_t rank) {
@@ -215,25 +230,26 @@ __device__ inline void Watch(const PrefillParams& p, PrefillShared& shared, uint
         const uint64_t sequence = group.Of(tile.remote_first + box, chunk + lane);
         here = Holds(ptx::LoadAcquireGpu(&p.workspace.slots[sequence % kPrefillRingSlots]), sequence);
       }
-      const uint32_t mask = __ballot_sync(~0u, here);
-      const uint32_t count = mask == ~0u ? kWarpThreads : static_cast<uint32_t>(__ffs(static_cast<int>(~mask)) - 1);
+      const uint32_t count = LeadingLanes(here);
+      if (count == 0) {
+        __nanosleep(kWatchPauseNs);
+        continue;
+      }
       chunk += count;
       ready += count;
-      if (count > 0) {
-        __threadfence_block();
-        __syncwarp();
-        if (lane == 0) shared.ready_chunks = ready;
-      }
+      __threadfence_block();
+      __syncwarp();
+      if (lane == 0) shared.ready_chunks = ready;
     }
     if (lane == 0) shared.ready_chunks = ready;
   }
 }
 
 // A thread that crosses off what its CTA has read from the ring. It takes part in freeing stages so that it never
-// misses one; a few chunks share a fence.
+// misses one, and so mustn't be slow: many chunks share a fence.
 template <class Traits>
 __device__ inline void CrossOff(const PrefillParams& p, PrefillShared& shared) {
-  constexpr uint32_t kFencedChunks = 4;
+  constexpr uint32_t kFencedChunks = 16;
   const PrefillLayout& layout = p.layout;
   ItemReader items(p, shared);
   RingPlace place;

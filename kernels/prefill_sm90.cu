@@ -1,4 +1,6 @@
 // The prefill GEMM for sm_90a. docs/kernels-prefill.md explains its phases, traffic and bounds.
+#include <type_traits>
+
 #include "kernels/prefill_epilogue.cuh"
 #include "kernels/prefill_launch.h"
 #include "kernels/prefill_remote.cuh"
@@ -25,7 +27,7 @@ __device__ inline void Schedule(const PrefillParams& p, PrefillShared& shared) {
     if (number >= count) number = kNoItem;
     for (uint32_t cta = 0; cta < kPrefillClusterCtas; ++cta) {
       ptx::StoreToCta(ptx::MapToCta(const_cast<uint32_t*>(&shared.items[place.stage]), cta), number);
-      ptx::ArriveAtCta(ptx::MapToCta(&shared.item_full[place.stage], cta));
+      ptx::ReleaseToCta(ptx::MapToCta(&shared.item_full[place.stage], cta));
     }
   }
   if (!FinishPart(p) || p.fetchers > 0) return;
@@ -40,7 +42,11 @@ template <class Traits>
 class Producer {
  public:
   __device__ Producer(const PrefillParams& p, uint8_t* ring, PrefillShared& shared, uint32_t rank)
-      : p_(p), ring_(ring), shared_(shared), rank_(rank), x_policy_(ptx::EvictLastPolicy()) {}
+      : p_(p),
+        ring_(ring),
+        shared_(shared),
+        rank_(rank),
+        x_policy_(p.keep_x ? ptx::EvictLastPolicy() : ptx::EvictNormalPolicy()) {}
 
   __device__ void Run() {
     ptx::PrefetchTensorMap(&p_.base.x_map);
@@ -73,13 +79,15 @@ class Producer {
   }
 
  private:
-  // Until the boxes of the `loaded`-th chunk have come.
-  __device__ void WaitForRing(uint32_t loaded) const {
-    while (static_cast<int32_t>(shared_.ready_chunks - loaded) <= 0) {
-    }
-    // The slots' words were read by ordinary loads, and the slots are by the asynchronous proxy.
+  // Until the boxes of the `loaded`-th chunk have come. The watcher sees many at once, and they share a fence: the
+  // slots' words were read by ordinary loads, and the slots are by the asynchronous proxy.
+  __device__ void WaitForRing(uint32_t loaded) {
+    if (static_cast<int32_t>(ready_ - loaded) > 0) return;
+    do {
+      ready_ = shared_.ready_chunks;
+    } while (static_cast<int32_t>(ready_ - loaded) <= 0);
     __threadfence_block();
-    cuda::ptx::fence_proxy_async();
+    cuda::ptx::fence_proxy_async(cuda::ptx::space_global);
   }
 
   __device__ void LoadBox(const PrefillBox& box, const PrefillGroup& group, uint32_t chunk, uint8_t* target,
@@ -100,6 +108,7 @@ class Producer {
   PrefillShared& shared_;
   uint32_t rank_;
   uint64_t x_policy_;
+  uint32_t ready_ = 0;  // chunks whose remote boxes are known to have come
   RingPlace place_;
 };
 
@@ -250,15 +259,21 @@ cudaError_t Launch(const PrefillParams& params, bool overlap_previous, cudaStrea
 
 // Calls `visit` with the traits of the instance for such tiles; false if there is none.
 template <class Visitor>
-bool ForTile(uint32_t row_boxes, bool f16, const Visitor& visit) {
-  if (row_boxes == 4) {
-    f16 ? visit(PrefillInstance<4, true>()) : visit(PrefillInstance<4, false>());
-  } else if (row_boxes == 2) {
-    f16 ? visit(PrefillInstance<2, true>()) : visit(PrefillInstance<2, false>());
-  } else {
-    return false;
-  }
-  return true;
+bool ForTile(uint32_t row_boxes, bool f16, bool epilogue, const Visitor& visit) {
+  const auto with = [&](auto boxes, auto has_epilogue) {
+    if (f16) {
+      visit(PrefillInstance<boxes(), true, has_epilogue()>());
+    } else {
+      visit(PrefillInstance<boxes(), false, has_epilogue()>());
+    }
+    return true;
+  };
+  const auto with_boxes = [&](auto boxes) {
+    return epilogue ? with(boxes, std::true_type()) : with(boxes, std::false_type());
+  };
+  if (row_boxes == 4) return with_boxes(std::integral_constant<int, 4>());
+  if (row_boxes == 2) return with_boxes(std::integral_constant<int, 2>());
+  return false;
 }
 
 bool IsSound(const PrefillLaunch& launch) {
@@ -279,12 +294,14 @@ cudaError_t PreparePrefillGemm() {
   cudaError_t error = cudaSuccess;
   for (const uint32_t row_boxes : {2u, 4u}) {
     for (const bool f16 : {false, true}) {
-      ForTile(row_boxes, f16, [&](auto instance) {
-        using Traits = decltype(instance);
-        if (error != cudaSuccess) return;
-        error = cudaFuncSetAttribute(PrefillGemm<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     Traits::kLaunchBytes);
-      });
+      for (const bool epilogue : {false, true}) {
+        ForTile(row_boxes, f16, epilogue, [&](auto instance) {
+          using Traits = decltype(instance);
+          if (error != cudaSuccess) return;
+          error = cudaFuncSetAttribute(PrefillGemm<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       Traits::kLaunchBytes);
+        });
+      }
     }
   }
   return error;
@@ -297,6 +314,7 @@ cudaError_t LaunchPrefillGemm(const PrefillLaunch& launch, cudaStream_t stream) 
   params.base.w_local_map = launch.w_local_map;
   params.base.w_remote_map = launch.w_remote_map;
   params.base.y = launch.y;
+  params.base.epilogue = launch.epilogue;
   params.base.n = launch.n;
   params.base.local_rows = launch.local_rows;
   params.base.batch = launch.batch;
@@ -306,14 +324,18 @@ cudaError_t LaunchPrefillGemm(const PrefillLaunch& launch, cudaStream_t stream) 
   params.base.report = launch.report;
   params.base.workspace.link = launch.workspace.link;
   params.base.ns_per_clock = launch.ns_per_clock;
+  params.y_columns = launch.epilogue.swiglu ? launch.n / 2 : launch.n;
   params.y_map = launch.y_map;
   params.has_y_map = launch.has_y_map;
   params.layout = launch.plan.layout;
   params.workspace = launch.workspace;
   params.clusters = launch.plan.clusters;
   params.fetchers = launch.plan.fetchers;
+  params.keep_x = launch.plan.keep_x;
+  const DecodeEpilogue& epilogue = launch.epilogue;
+  const bool has_epilogue = epilogue.bias != nullptr || epilogue.residual != nullptr || epilogue.swiglu;
   cudaError_t error = cudaErrorInvalidValue;
-  ForTile(launch.plan.layout.row_boxes, launch.f16,
+  ForTile(launch.plan.layout.row_boxes, launch.f16, has_epilogue,
           [&](auto instance) { error = Launch<decltype(instance)>(params, launch.overlap_previous, stream); });
   return error;
 }

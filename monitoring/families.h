@@ -21,6 +21,13 @@ inline constexpr FamilySpec kBuildInfo = {"dak_build_info", prometheus::MetricTy
                                           "Always 1; the labels say which version of dakd runs."};
 inline constexpr FamilySpec kDeviceInfo = {"dak_device_info", prometheus::MetricType::Gauge,
                                            "Always 1; the labels say which device dakd manages."};
+inline constexpr FamilySpec kProfileInfo = {"dak_profile_info", prometheus::MetricType::Gauge,
+                                            "Always 1; the label says where the machine's rates come from."};
+inline constexpr FamilySpec kProfileFailures = {
+    "dak_profile_failures", prometheus::MetricType::Gauge,
+    "Steps of finding the machine's rates that didn't work when dakd started; its log names them."};
+inline constexpr FamilySpec kProfileMeasured = {"dak_profile_measured_timestamp_seconds", prometheus::MetricType::Gauge,
+                                                "When the machine's rates were measured; absent if they weren't."};
 
 // Pools.
 inline constexpr FamilySpec kPoolCapacity = {"dak_pool_capacity_bytes", prometheus::MetricType::Gauge,
@@ -80,6 +87,12 @@ inline constexpr FamilySpec kLinkTarget = {"dak_link_window_target_bytes", prome
                                            "The sum that the windows of the link's sessions are held at."};
 inline constexpr FamilySpec kLinkBandwidth = {"dak_link_bandwidth_bytes_per_second", prometheus::MetricType::Gauge,
                                               "Bandwidth of the link, as profiled or configured."};
+inline constexpr FamilySpec kLinkMigrationRate = {
+    "dak_link_migration_bytes_per_second", prometheus::MetricType::Gauge,
+    "Rate that the congestion controller leaves to migrations now; 0 while there are none."};
+inline constexpr FamilySpec kLinkUnexplained = {
+    "dak_link_unexplained_bytes", prometheus::MetricType::Gauge,
+    "Bytes in flight that round trips show and no session reports: hidden reads, or traffic that isn't dak's."};
 
 // What happens, counted as it happens.
 inline constexpr FamilySpec kRpcDuration = {"dak_rpc_duration_seconds", prometheus::MetricType::Histogram,
@@ -93,7 +106,17 @@ inline constexpr FamilySpec kReclaimedBytes = {"dak_reclaimed_bytes_total", prom
                                                "Bytes that came back to the pools from sessions that were reclaimed."};
 inline constexpr FamilySpec kAllocationsRefused = {"dak_allocations_refused_total", prometheus::MetricType::Counter,
                                                    "Allocations that were refused."};
+inline constexpr FamilySpec kMigrations = {"dak_migrations_total", prometheus::MetricType::Counter,
+                                           "Moves of tensors, demotions and promotions of sessions, by how they went."};
+inline constexpr FamilySpec kMigrationBytes = {"dak_migration_bytes_total", prometheus::MetricType::Counter,
+                                               "Bytes that dakd copied for migrations, failed ones included."};
+inline constexpr FamilySpec kMigrationSeconds = {"dak_migration_copy_seconds_total", prometheus::MetricType::Counter,
+                                                 "Time that migrations spent copying, failed ones included."};
 inline constexpr FamilySpec kEvents = {"dak_events_total", prometheus::MetricType::Counter, "State changes."};
+inline constexpr FamilySpec kReplans = {"dak_replans_total", prometheus::MetricType::Counter,
+                                        "Times that the plans of all sessions were looked at anew."};
+inline constexpr FamilySpec kPlanMovedBytes = {"dak_plan_moved_bytes_total", prometheus::MetricType::Counter,
+                                               "Bytes that new plans put into another tier."};
 inline constexpr FamilySpec kWindowViolations = {
     "dak_window_violations_total", prometheus::MetricType::Counter,
     "Intervals in which a session read past its window, over all sessions that ever were."};

@@ -58,6 +58,8 @@ struct LinkSample {
   uint32_t link = 0;
   uint64_t target_bytes = 0;
   uint64_t bandwidth_bytes_per_s = 0;
+  uint64_t migration_bytes_per_s = 0;
+  uint64_t unexplained_bytes = 0;
 };
 
 struct Snapshot {
@@ -68,6 +70,9 @@ struct Snapshot {
   std::vector<SessionSample> sessions;
   std::vector<LinkSample> links;
   uint64_t publication_count = 0;
+  std::string profile_source;            // "measured", "configured", "default"
+  uint64_t profile_failures = 0;         // steps of finding the profile that didn't work
+  uint64_t profile_measured_unix_s = 0;  // 0: no series
 };
 
 class Metrics {
@@ -89,6 +94,13 @@ class Metrics {
   // An allocation that was refused: reason "QUOTA_EXCEEDED", "POOL_EXHAUSTED", "DRIVER_ERROR", ...
   void CountRefusedAllocation(const std::string& reason);
   void CountEvent(const std::string& type);
+  // A step of a migration that ended: kind "move", "demote", "promote"; result "prepared" (moves only), "done",
+  // "aborted", "failed".
+  void CountMigration(const std::string& kind, const std::string& result, uint64_t copy_ns);
+  // What was copied, [from][to] by TierIndex.
+  void CountMigratedBytes(const std::array<std::array<uint64_t, kTierCount>, kTierCount>& bytes);
+  // All sessions were planned anew: "changed" (someone's plan), "unchanged" or "failed"; and the bytes that plans move.
+  void CountReplan(const std::string& outcome, uint64_t moved_bytes);
   // Mean round trip of one session's remote reads over a controller interval.
   void ObserveRoundTrip(uint32_t link, double seconds);
   // One controller interval in which the session read past its window.

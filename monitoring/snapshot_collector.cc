@@ -61,7 +61,11 @@ void CollectNode(const Snapshot& snapshot, std::vector<MetricFamily>& out) {
   build.Add({{"version", LabelValue(snapshot.version)}}, 1);
   device.Add({{"kind", LabelValue(snapshot.device_kind)}, {"name", LabelValue(snapshot.device_name)}}, 1);
   publications.Add({}, snapshot.publication_count);
-  for (FamilyWriter* family : {&build, &device, &publications}) family->FlushTo(out);
+  FamilyWriter profile(kProfileInfo), failures(kProfileFailures), measured(kProfileMeasured);
+  profile.Add({{"source", LabelValue(snapshot.profile_source)}}, 1);
+  failures.Add({}, snapshot.profile_failures);
+  if (snapshot.profile_measured_unix_s > 0) measured.Add({}, snapshot.profile_measured_unix_s);
+  for (FamilyWriter* family : {&build, &device, &profile, &failures, &measured, &publications}) family->FlushTo(out);
 }
 
 void CollectPools(const Snapshot& snapshot, std::vector<MetricFamily>& out) {
@@ -83,13 +87,16 @@ void CollectPools(const Snapshot& snapshot, std::vector<MetricFamily>& out) {
 }
 
 void CollectLinks(const Snapshot& snapshot, std::vector<MetricFamily>& out) {
-  FamilyWriter target(kLinkTarget), bandwidth(kLinkBandwidth);
+  FamilyWriter target(kLinkTarget), bandwidth(kLinkBandwidth), migration(kLinkMigrationRate),
+      unexplained(kLinkUnexplained);
   for (const LinkSample& link : snapshot.links) {
     const Labels labels = {{"link", absl::StrCat(link.link)}};
     target.Add(labels, link.target_bytes);
     bandwidth.Add(labels, link.bandwidth_bytes_per_s);
+    migration.Add(labels, link.migration_bytes_per_s);
+    unexplained.Add(labels, link.unexplained_bytes);
   }
-  for (FamilyWriter* family : {&target, &bandwidth}) family->FlushTo(out);
+  for (FamilyWriter* family : {&target, &bandwidth, &migration, &unexplained}) family->FlushTo(out);
 }
 
 absl::Span<const SessionSample> Listed(const Snapshot& snapshot) {

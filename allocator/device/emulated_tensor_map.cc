@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
+#include "allocator/device/device_checks.h"
 
 namespace dak {
 namespace {
@@ -61,6 +62,7 @@ absl::StatusOr<EmulatedTensorMap> DecodeEmulatedTensorMap(const TensorMap& map) 
 
 absl::StatusOr<TensorMap> RebaseEmulatedTensorMap(const TensorMap& map, uint64_t address) {
   DAK_ASSIGN_OR_RETURN(const EmulatedTensorMap fields, DecodeEmulatedTensorMap(map));
+  DAK_RETURN_IF_ERROR(CheckRebaseAddress(address));
   return EncodeEmulatedTensorMap(SpecOf(fields), address);
 }
 

@@ -1,5 +1,7 @@
 #include "client/src/launcher_cuda.h"
 
+#include <cstdlib>
+
 #include "allocator/base/status_macros.h"
 #include "allocator/device/cuda/cuda_context.h"
 
@@ -33,7 +35,9 @@ absl::StatusOr<std::unique_ptr<Launcher>> CreateCudaLauncher(int device_ordinal,
   CUdevice device = 0;
   DAK_RETURN_IF_ERROR(DAK_CUDA_CALL(*driver, cuDeviceGet, &device, device_ordinal));
   DAK_ASSIGN_OR_RETURN(SharedContext context, CudaContext::Retain(driver, device));
-  DAK_ASSIGN_OR_RETURN(auto runner, kernels::CreateCudaGemmRunner(device_ordinal));
+  const char* const tuning_path = std::getenv("DAK_GEMM_TUNING");
+  DAK_ASSIGN_OR_RETURN(auto runner, kernels::CreateCudaGemmRunner(
+                                        device_ordinal, {.tuning_path = tuning_path == nullptr ? "" : tuning_path}));
   return std::make_unique<CudaLauncher>(std::move(runner), std::move(context), link);
 }
 

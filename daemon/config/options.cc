@@ -16,6 +16,7 @@ namespace {
 
 constexpr uint64_t kNsPerMs = 1'000'000;
 constexpr uint64_t kMaxMs = 24ull * 3600 * 1000;
+constexpr uint64_t kDefaultMaxMoveBytes = uint64_t{1} << 30;  // 20 ms of a PCIe 5 link
 
 absl::StatusOr<Tier> TierNamed(const std::string& field, const std::string& name) {
   for (const Tier tier : kAllTiers) {
@@ -131,6 +132,8 @@ absl::Status ReadLimits(const config::Limits& config, Limits* limits) {
        65'536, &limits->max_tensors_per_publication},
       {"max_watchers", config.has_max_watchers(), config.max_watchers(), 4096, &limits->max_watchers},
       {"max_connections", config.has_max_connections(), config.max_connections(), 65'536, &limits->max_connections},
+      {"max_move_bytes", config.has_max_move_bytes(), config.max_move_bytes(), uint64_t{1} << 50,
+       &limits->max_move_bytes},
   };
   for (const Bound& bound : bounds) {
     if (!bound.set) continue;
@@ -163,6 +166,29 @@ absl::Status ReadCongestion(const config::Congestion& config, congestion::Parame
   if (config.idle_after_us() > 3'600'000'000 || parameters->idle_after_ns < 1000) {
     return InvalidField("congestion.idle_after_us", absl::StrCat(config.idle_after_us(), " is out of range"),
                         "1 to 3600000000");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadReplanning(const config::Replanning& config, planner::ReplanPolicy* policy) {
+  if (config.has_min_gain()) policy->min_gain = config.min_gain();
+  if (config.has_payback_s()) policy->payback_s = config.payback_s();
+  if (config.has_min_interval_s()) policy->min_interval_s = config.min_interval_s();
+  policy->max_move_bytes = kDefaultMaxMoveBytes;
+  if (config.has_max_move()) {
+    DAK_ASSIGN_OR_RETURN(policy->max_move_bytes, ParseSize("replanning.max_move", config.max_move()));
+  }
+  const struct {
+    const char* field;
+    double value;
+    double most;
+  } bounds[] = {{"min_gain", policy->min_gain, 1},
+                {"payback_s", policy->payback_s, 86'400},
+                {"min_interval_s", policy->min_interval_s, 86'400}};
+  for (const auto& bound : bounds) {
+    if (bound.value >= 0 && bound.value <= bound.most) continue;
+    return InvalidField(absl::StrCat("replanning.", bound.field), absl::StrCat(bound.value, " is out of range"),
+                        absl::StrCat("0 to ", bound.most));
   }
   return absl::OkStatus();
 }
@@ -229,6 +255,7 @@ absl::StatusOr<DaemonOptions> OptionsFrom(const config::Config& config) {
   DAK_RETURN_IF_ERROR(ReadAccess(config.access(), &options));
   DAK_RETURN_IF_ERROR(ReadLimits(config.limits(), &options.limits));
   DAK_RETURN_IF_ERROR(ReadCongestion(config.congestion(), &options.congestion));
+  DAK_RETURN_IF_ERROR(ReadReplanning(config.replanning(), &options.replan));
   options.profile = config.profile();
   DAK_RETURN_IF_ERROR(CheckProfileConfig(options.profile));
   return options;

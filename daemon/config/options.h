@@ -20,6 +20,7 @@
 #include "daemon/config/config.pb.h"
 #include "daemon/congestion/controller.h"
 #include "daemon/ipc/unix_listener.h"
+#include "daemon/planner/replan.h"
 #include "daemon/profile/node_profile.h"
 #include "daemon/session/limits.h"
 #include "daemon/session/tensor.h"
@@ -35,6 +36,7 @@ struct DaemonOptions {
   std::vector<uint32_t> allowed_uids;
   Limits limits;
   congestion::Parameters congestion;
+  planner::ReplanPolicy replan;
   config::Profile profile;
   ProbeFactory make_probe = kernels::CreateCudaProbe;  // tests have others
   uint64_t lease_ns = 0;

@@ -14,6 +14,11 @@ constexpr double kFull = 0.97;
 // A cut takes at most a fifth; a raise adds an eighth of the goal.
 constexpr double kLeastKept = 0.8;
 constexpr double kRaise = 1.0 / 8;
+// Cuts that come to this much together tell whether reads queue: a link's rate seldom changes by as much meanwhile.
+constexpr double kTellingCut = 0.4;
+constexpr double kLeastTellingCut = 0.1;  // where there is no room for more
+// Of the product that was learned: enough to fill such a link, without the queue of twice the product.
+constexpr double kOfLearned = 1.25;
 // Ticks for which a round trip that was learned is believed in: a second, at the usual interval.
 constexpr int kLearnedTicks = 200;
 // How near the cliff all bytes in flight may come, violators' included.
@@ -24,7 +29,13 @@ constexpr double kOfCliff = 0.9;
 double Controller::CapBytes() const {
   return std::max(static_cast<double>(profile_.cliff_bytes) / 2, static_cast<double>(parameters_.min_window_bytes));
 }
-double Controller::GoalBytes() const { return std::min(parameters_.target_bdp * Product(), CapBytes()); }
+// How long a round trip may take: twice the unloaded one, or a little more than one that was learned.
+double Controller::ExpectedNs() const {
+  return std::max(parameters_.target_bdp * static_cast<double>(profile_.round_trip_ns), kOfLearned * round_trip_ns_);
+}
+double Controller::GoalBytes() const {
+  return std::min(profile_.bandwidth_bytes_per_s * ExpectedNs() * 1e-9, CapBytes());
+}
 double Controller::LeastBytes() const { return std::min(Product(), GoalBytes()); }
 // What windows may add to the bytes that none of them holds, so that all stays under the cliff. Past it already,
 // nothing is won by starving those who obey.
@@ -47,16 +58,17 @@ void Controller::Adapt() {
   // the windows that it leads to make it look true.
   if (--learned_ticks_ <= 0) round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
   round_trip_ns_ = std::clamp(load.round_trip_ns, static_cast<double>(profile_.round_trip_ns), round_trip_ns_);
-  const double expected_ns =
-      std::max(parameters_.target_bdp * round_trip_ns_, planned_bytes_ / profile_.bandwidth_bytes_per_s * 1e9);
+  const double expected_ns = std::max(ExpectedNs(), planned_bytes_ / profile_.bandwidth_bytes_per_s * 1e9);
   if (load.round_trip_ns > kTooLong * expected_ns) {
     if (cut_.made && LearnFromCut()) return;
     const double all_bytes = profile_.bandwidth_bytes_per_s * load.round_trip_ns * 1e-9;
     unexplained_bytes_ = std::max(0.0, all_bytes - load.honest_bytes - load.violating_bytes);
-    cut_ = {.made = true,
-            .target_bytes = target_bytes_,
-            .round_trip_ns = load.round_trip_ns,
-            .bytes_per_s = load.bytes_per_s};
+    if (!cut_.made) {
+      cut_ = {.made = true,
+              .target_bytes = target_bytes_,
+              .round_trip_ns = load.round_trip_ns,
+              .bytes_per_s = load.bytes_per_s};
+    }
     target_bytes_ = std::max(LeastBytes(), target_bytes_ * std::max(kLeastKept, expected_ns / load.round_trip_ns));
     return;
   }
@@ -75,14 +87,15 @@ void Controller::Adapt() {
 // queued: the unloaded round trip is longer than the profile says. A flood by somebody else looks much the same, so
 // this is believed only where larger windows beside such a flood would still be safe.
 bool Controller::LearnFromCut() {
-  if (cut_.round_trip_ns == 0 || cut_.bytes_per_s == 0 || target_bytes_ >= cut_.target_bytes) return false;
+  if (cut_.round_trip_ns == 0 || cut_.bytes_per_s == 0) return false;
   const double cut = 1 - target_bytes_ / cut_.target_bytes;
+  if (cut < kTellingCut && (target_bytes_ > LeastBytes() || cut < kLeastTellingCut)) return false;
   const double sooner = 1 - load_.round_trip_ns / cut_.round_trip_ns;
   const double slower = 1 - load_.bytes_per_s / cut_.bytes_per_s;
   if (slower < cut / 2 || sooner > slower / 2) return false;
   const double all_bytes = profile_.bandwidth_bytes_per_s * load_.round_trip_ns * 1e-9;
   const double flood_bytes = all_bytes - load_.honest_bytes;
-  const double windows_bytes = std::min(parameters_.target_bdp * all_bytes, CapBytes());
+  const double windows_bytes = std::min(kOfLearned * all_bytes, CapBytes());
   if (flood_bytes + windows_bytes > kOfCliff * static_cast<double>(profile_.cliff_bytes)) return false;
   round_trip_ns_ = load_.round_trip_ns;
   learned_ticks_ = kLearnedTicks;

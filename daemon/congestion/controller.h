@@ -41,6 +41,7 @@ struct SessionState {
   // In flight past its window by more than a tile since the last tick (one interval's grace after a cut, more for who
   // had no turn of the GPU), or its report can't be true.
   bool violating = false;
+  bool implausible = false;  // the latter
   uint64_t window_bytes = 0;
   double bytes_per_s = 0;            // last interval
   double round_trip_ns = 0;          // mean of the last interval, 0 if nothing was read
@@ -90,10 +91,10 @@ class Controller {
     uint64_t most_window_bytes = 0;
     uint64_t most_before_bytes = 0;
   };
-  // What the cut before the last tick cost.
+  // What the cuts of the last ticks cost together.
   struct Cut {
     bool made = false;
-    double target_bytes = 0;  // before it
+    double target_bytes = 0;  // before the first
     double round_trip_ns = 0;
     double bytes_per_s = 0;
   };
@@ -116,6 +117,7 @@ class Controller {
   // The target (adaptation.cc).
   double Product() const { return profile_.bandwidth_bytes_per_s * round_trip_ns_ * 1e-9; }
   double CapBytes() const;
+  double ExpectedNs() const;
   double GoalBytes() const;
   double LeastBytes() const;
   double SafeBytes() const;

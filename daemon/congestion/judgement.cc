@@ -79,6 +79,7 @@ void Controller::Judge(Entry& entry, uint64_t now_ns) const {
   // What nobody could have taken back says nothing: without MPS a process that waits for its turn reads no window.
   const bool passed = (!measured.still && measured.inflight_bytes > allowed_bytes) ||
                       reckoned_bytes > kReckoningSlack * static_cast<double>(allowed_bytes);
+  state.implausible = measured.suspect;
   state.violating = measured.suspect || passed;
 
   if (measured.bytes_per_s > 0) {

@@ -13,7 +13,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dak/v1/migration.grpc.pb.h"
 #include "dak/v1/node.grpc.pb.h"
+#include "dak/v1/plan.grpc.pb.h"
 #include "dak/v1/session.grpc.pb.h"
 #include "dak/v1/tensor.grpc.pb.h"
 
@@ -39,6 +41,8 @@ class Client {
   v1::NodeService::Stub& node() const { return *node_; }
   v1::SessionService::Stub& sessions() const { return *sessions_; }
   v1::TensorService::Stub& tensors() const { return *tensors_; }
+  v1::MigrationService::Stub& migrations() const { return *migrations_; }
+  v1::PlanService::Stub& plans() const { return *plans_; }
 
   // What a failed call means, for the person at the terminal.
   absl::Status Explain(const grpc::Status& status) const;
@@ -50,6 +54,8 @@ class Client {
   std::unique_ptr<v1::NodeService::Stub> node_;
   std::unique_ptr<v1::SessionService::Stub> sessions_;
   std::unique_ptr<v1::TensorService::Stub> tensors_;
+  std::unique_ptr<v1::MigrationService::Stub> migrations_;
+  std::unique_ptr<v1::PlanService::Stub> plans_;
 };
 
 // Why nobody answers at `socket`, and what to do: the file is missing, left over, closed to us, or the peer hung up.

@@ -19,6 +19,11 @@ constexpr CommandSpec kCommands[] = {
      "A limit under what the session holds takes nothing away: the session keeps it, but may allocate nothing\n"
      "more until it is under. Only the session's own user and root may set."},
     {Command::kCongestion, "congestion", "", "the links: windows, rates and round trips by session", ""},
+    {Command::kProfile, "profile", "", "what dakd takes for the machine's rates, and where that comes from",
+     "BATCH: what GEMMs reach up to that batch, and what each operation takes beside its bytes and products."},
+    {Command::kPlans, "plans", "SESSION", "a session's plan in force: which share of each operation is remote",
+     "SESSION is its id ('dakctl sessions'). ROWS is the number of its last rows that are remote, where the\n"
+     "session said how many it has."},
     {Command::kEvents, "events", "", "what happened: the latest events, or all to come",
      "Without --follow it ends when the daemon has no more past events to show."},
     {Command::kWatch, "watch", "", "a live view of pools, sessions and links",
@@ -28,6 +33,12 @@ constexpr CommandSpec kCommands[] = {
      "All that follows goes to the planner: 'dakctl plan --help' explains it."},
     {Command::kWithdraw, "withdraw", "PUBLICATION", "take a publication's name away",
      "Its memory goes when the last session detaches. Only the user who published it and root may."},
+    {Command::kDemote, "demote", "SESSION", "take an idle session out of HBM, its addresses unchanged",
+     "All or nothing, and only for a session that its process has suspended (dak_session_suspend). Tells of its\n"
+     "progress; Ctrl-C takes it back. --timeout doesn't bound it. Only the session's own user and root may."},
+    {Command::kPromote, "promote", "SESSION", "bring a demoted session back to HBM",
+     "It comes back by itself when its process resumes it. If it doesn't fit, says by how much, and the session\n"
+     "stays as it is."},
     {Command::kHelp, "help", "[COMMAND]", "this text, or a command's", ""},
     {Command::kVersion, "version", "", "dakctl's own version", ""},
 };

@@ -101,6 +101,13 @@ absl::Status RunQuery(const Client& client, const Options& options, std::ostream
                   PublicationsView, out);
     case Command::kCongestion:
       return Show(client.Call(client.node(), &v1::NodeService::Stub::GetCongestion, {}), options, CongestionView, out);
+    case Command::kProfile:
+      return Show(client.Call(client.plans(), &v1::PlanService::Stub::GetProfile, {}), options, ProfileView, out);
+    case Command::kPlans: {
+      v1::GetPlanRequest request;
+      request.set_session_id(options.session_id);
+      return Show(client.Call(client.plans(), &v1::PlanService::Stub::GetPlan, request), options, PlanView, out);
+    }
     case Command::kQuotas:
       return options.set_quota ? SetQuota(client, options, out) : ShowQuotas(client, options, out);
     case Command::kWithdraw:

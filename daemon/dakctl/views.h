@@ -21,6 +21,8 @@ std::string QuotasView(const v1::GetQuotasResponse& quotas, const v1::ListSessio
 // "link 0: 48.7 GB/s of 51.1 GB/s (95.3 %), windows 136 KiB of 180 KiB"
 std::string LinkText(const v1::LinkState& link, const Format& format);
 std::string CongestionView(const v1::GetCongestionResponse& congestion, const Format& format);
+std::string ProfileView(const v1::Profile& profile, const Format& format);
+std::string PlanView(const v1::Plan& plan, const Format& format);
 // One line.
 std::string EventLine(const v1::Event& event, const Format& format);
 

@@ -66,8 +66,7 @@ Segments SegmentsOf(const TierOrder& order, const Item& item) {
   for (size_t m = 0; m < used; ++m) {
     // Where HBM and the tiers up to this one take equally long.
     const double crossing = order.rate_up_to[m] / (item.hbm_bytes_per_s + order.rate_up_to[m]);
-    extend_to(std::min(crossing, hbm_bound_until),
-              order.price[m] - (weight - order.gain[m]) / item.hbm_bytes_per_s);
+    extend_to(std::min(crossing, hbm_bound_until), order.price[m] - (weight - order.gain[m]) / item.hbm_bytes_per_s);
   }
   for (size_t m = 0; m < used; ++m) {
     extend_to(order.rate_up_to[m] * item.compute_s / item.read_bytes, order.price[m]);

@@ -52,6 +52,7 @@ class PassBuilder {
     ModelOperation& added = Add(kind, layer, rows, columns * shape_.weight_element_bytes);
     added.operation.flops =
         2 * static_cast<double>(shape_.batch) * static_cast<double>(rows) * static_cast<double>(columns);
+    added.operation.batch = shape_.batch;
     pass_.weight_bytes += added.operation.bytes;
     if (layer == 0) pass_.layer_weight_bytes += added.operation.bytes;
     return added;
@@ -62,6 +63,7 @@ class PassBuilder {
     added.operation.stored_bytes = added.operation.bytes;
     added.operation.bytes = std::min(shape_.batch, config_.vocab_size) * added.split.row_bytes;
     added.operation.flops = 0;
+    added.operation.batch = 0;
   }
 
   void AddKvCache(uint64_t layer) {
@@ -85,6 +87,7 @@ class PassBuilder {
     added.operation.bytes =
         static_cast<uint64_t>(std::llround(stored * (1 - std::pow(1 - chosen, static_cast<double>(shape_.batch)))));
     added.operation.flops *= chosen;
+    added.operation.batch = (shape_.batch * config_.experts_per_token + experts - 1) / experts;  // of each expert
   }
 
   void AddLayer(uint64_t layer) {

@@ -9,6 +9,7 @@
 //   * Experts are all stored; read are those that some token chose: experts * (1 - (1 - k / experts)^batch) on average
 //     with k chosen per token, all equally often and independently. Real routing is less even: fewer are read.
 //   * Norms, biases, learned positions and routers are small and stay in HBM: `fixed_bytes`.
+// Matrices have their batch, experts the share of it that each has to do with; rates by batch are for those.
 // Activations aren't in it; the caller reserves HBM for them.
 //
 // Thread safety: pure functions. Errors: INVALID_ARGUMENT names the field ("context_tokens").

@@ -2,7 +2,8 @@
 //
 // Operation i reads C_i bytes a pass, occupies S_i bytes, and needs F_i floating-point operations. With share x_k of
 // its rows on remote tier k and x = sum of x_k, it takes
-//     t_i = o + max( F_i / P,  C_i (1 - x) / B_hbm,  C_i x_k / B_k for every tier k,  C_i x / B_link for the shared link )
+//     t_i = o + max( F_i / P,  C_i (1 - x) / B_hbm,  C_i x_k / B_k for every tier k,  C_i x / B_link for the shared
+//     link )
 // where P, B_hbm and the operation's own time o are those of its batch, if the profile has such (BatchRate).
 // Plan() minimises the sum of weight * t_i over all operations of all sessions, subject to lo_i <= x_i <= hi_i, each
 // session's HBM budget, the HBM that all share, and each remote tier's capacity. Less than the budget is used where an
@@ -56,7 +57,7 @@ inline constexpr size_t kMaxBatchRates = 64;
 
 struct Profile {
   double hbm_bytes_per_s = 0;
-  double link_bytes_per_s = 0;         // what all remote tiers share, by SM reads
+  double link_bytes_per_s = 0;          // what all remote tiers share, by SM reads
   double copy_engine_bytes_per_s = 0;   // to HBM; 0: unknown; the planner itself doesn't use it
   double copy_to_host_bytes_per_s = 0;  // the same
   double flops_per_s = 0;

@@ -76,10 +76,9 @@ absl::StatusOr<std::vector<BatchRate>> ParseBatchRates(const nlohmann::json& obj
 absl::StatusOr<Profile> ParseProfile(const std::string& json) {
   DAK_ASSIGN_OR_RETURN(const nlohmann::json object, internal::ParseJsonObject(json));
   const JsonFields fields(object);
-  DAK_RETURN_IF_ERROR(
-      fields.CheckNoOthers({"hbm_bytes_per_s", "link_bytes_per_s", "copy_engine_bytes_per_s", "flops_per_s",
-                            "round_trip_ns", "knee_bytes", "cliff_bytes", "remote_tiers", "source",
-                            "copy_to_host_bytes_per_s", "batch_rates"}));
+  DAK_RETURN_IF_ERROR(fields.CheckNoOthers({"hbm_bytes_per_s", "link_bytes_per_s", "copy_engine_bytes_per_s",
+                                            "flops_per_s", "round_trip_ns", "knee_bytes", "cliff_bytes", "remote_tiers",
+                                            "source", "copy_to_host_bytes_per_s", "batch_rates"}));
   Profile profile;
   DAK_ASSIGN_OR_RETURN(profile.hbm_bytes_per_s, Rate(fields, "hbm_bytes_per_s", false));
   DAK_ASSIGN_OR_RETURN(profile.link_bytes_per_s, Rate(fields, "link_bytes_per_s", false));

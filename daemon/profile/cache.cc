@@ -1,6 +1,7 @@
 #include "daemon/profile/cache.h"
 
 #include <fcntl.h>
+#include <google/protobuf/io/tokenizer.h>
 #include <google/protobuf/text_format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,6 +21,12 @@ namespace dak::daemon {
 namespace {
 
 constexpr std::streamsize kMostBytes = 1 << 20;
+
+// What is wrong with the file doesn't matter: it is measured again.
+class Silence final : public google::protobuf::io::ErrorCollector {
+ public:
+  void AddError(int /*line*/, int /*column*/, const std::string& /*message*/) override {}
+};
 
 absl::Status SystemError(const std::string& what) {
   return absl::UnavailableError(absl::StrCat(what, ": ", std::strerror(errno)));
@@ -59,6 +66,8 @@ absl::StatusOr<config::MeasuredProfile> LoadMeasured(const std::string& path, co
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   google::protobuf::TextFormat::Parser parser;
   parser.AllowUnknownField(true);  // another format's: told apart below
+  Silence silence;
+  parser.RecordErrorsTo(&silence);
   config::MeasuredProfile measured;
   // Without the last field a file was cut short.
   if (!parser.ParseFromString(text, &measured) || !measured.has_profile()) {

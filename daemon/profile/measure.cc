@@ -13,8 +13,8 @@ namespace {
 
 constexpr uint64_t kKiB = 1024;
 // All CTAs hold equally many chunks in each (kernels/probe_cuda.cc).
-constexpr uint64_t kLinkSteps[] = {8 * kKiB,   16 * kKiB,  24 * kKiB,  32 * kKiB,  64 * kKiB,  96 * kKiB, 128 * kKiB,
-                                   160 * kKiB, 192 * kKiB, 256 * kKiB, 384 * kKiB, 512 * kKiB};
+constexpr uint64_t kLinkSteps[] = {8 * kKiB,   16 * kKiB,  24 * kKiB,  32 * kKiB,  64 * kKiB,  96 * kKiB,
+                                   128 * kKiB, 160 * kKiB, 192 * kKiB, 256 * kKiB, 384 * kKiB, 512 * kKiB};
 constexpr uint64_t kCliffSteps[] = {512 * kKiB,  1024 * kKiB, 1536 * kKiB, 2048 * kKiB,
                                     3072 * kKiB, 4096 * kKiB, 8192 * kKiB};
 constexpr uint32_t kBatches[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048};
@@ -75,8 +75,8 @@ class Measuring {
     options_.log(absl::StrFormat("HBM %.0f GB/s", profile.hbm_bytes_per_s * 1e-9));
     DAK_RETURN_IF_ERROR(MeasureLink());
     DAK_RETURN_IF_ERROR(CheckTime());
-    DAK_ASSIGN_OR_RETURN(const double trip_s, Plausible("round trip", probe_.RoundTripSeconds(), kLeastRoundTripS,
-                                                        kMostRoundTripS));
+    DAK_ASSIGN_OR_RETURN(const double trip_s,
+                         Plausible("round trip", probe_.RoundTripSeconds(), kLeastRoundTripS, kMostRoundTripS));
     profile.round_trip_ns = static_cast<uint64_t>(std::llround(trip_s * 1e9));
     DAK_ASSIGN_OR_RETURN(profile.copy_engine_bytes_per_s, Rate("copy to HBM", probe_.CopyEngineBytesPerS(true)));
     DAK_ASSIGN_OR_RETURN(profile.copy_to_host_bytes_per_s, Rate("copy to host", probe_.CopyEngineBytesPerS(false)));
@@ -94,9 +94,8 @@ class Measuring {
     std::vector<double> rates;
     for (const uint64_t inflight_bytes : kLinkSteps) {
       DAK_RETURN_IF_ERROR(CheckTime());
-      DAK_ASSIGN_OR_RETURN(const double rate,
-                           Rate(absl::StrCat("link with ", inflight_bytes, " bytes in flight"),
-                                probe_.LinkBytesPerS(inflight_bytes)));
+      DAK_ASSIGN_OR_RETURN(const double rate, Rate(absl::StrCat("link with ", inflight_bytes, " bytes in flight"),
+                                                   probe_.LinkBytesPerS(inflight_bytes)));
       rates.push_back(rate);
     }
     profile.link_bytes_per_s = *std::max_element(rates.begin(), rates.end());
@@ -132,8 +131,10 @@ class Measuring {
     for (const uint32_t batch : kBatches) {
       DAK_RETURN_IF_ERROR(CheckTime());
       const absl::StatusOr<double> few = probe_.GemmSeconds(batch, kFewRows, kColumns);
-      if (few.status().code() == absl::StatusCode::kInvalidArgument) break;  // the kernels' largest batch is passed
       const absl::StatusOr<double> many = probe_.GemmSeconds(batch, kManyRows, kColumns);
+      // Past the kernels' largest batch, or what the probe's memory holds.
+      const absl::Status& refused = few.ok() ? many.status() : few.status();
+      if (refused.code() == absl::StatusCode::kInvalidArgument && !rates.empty()) break;
       DAK_ASSIGN_OR_RETURN(const planner::BatchRate rate, RateOf(batch, few, many));
       options_.log(absl::StrFormat("batch %d: HBM %.0f GB/s, %.0f TFLOP/s, %.2f us an operation", batch,
                                    rate.hbm_bytes_per_s * 1e-9, rate.flops_per_s * 1e-12, rate.operation_s * 1e6));

@@ -54,7 +54,8 @@ absl::StatusOr<planner::Profile> BaseProfile(const config::Profile& config, cons
     named->link_bytes_per_s = static_cast<double>(device.link.bandwidth_bytes_per_s);
     named->round_trip_ns = device.link.round_trip_ns;
     named->cliff_bytes = device.link.cliff_bytes;
-    named->knee_bytes = static_cast<uint64_t>(named->link_bytes_per_s * static_cast<double>(named->round_trip_ns) / 1e9);
+    named->knee_bytes =
+        static_cast<uint64_t>(named->link_bytes_per_s * static_cast<double>(named->round_trip_ns) / 1e9);
   }
   return named;
 }

@@ -28,9 +28,9 @@ inline constexpr double kMeasuringBudgetS = 4;
 
 struct NodeProfile {
   planner::Profile profile;
-  std::string source;              // "measured", "configured" or "default"
-  uint64_t measured_unix_s = 0;    // 0: not measured
-  double measuring_s = 0;          // what the measurement took, whenever it was made
+  std::string source;            // "measured", "configured" or "default"
+  uint64_t measured_unix_s = 0;  // 0: not measured
+  double measuring_s = 0;        // what the measurement took, whenever it was made
   bool from_cache = false;
   std::vector<std::string> failures;  // "measure: INTERNAL: HBM: ...", one a step that didn't work
 };

@@ -13,6 +13,7 @@
 #include "allocator/base/error_detail.h"
 #include "daemon/congestion_loop.h"
 #include "daemon/ipc/peers.h"
+#include "daemon/planning.h"
 #include "daemon/profile/node_profile.h"
 #include "daemon/rpc/call_gate.h"
 #include "daemon/session/clock.h"
@@ -27,6 +28,7 @@ struct ServiceContext {
   SessionEnvironment* environment = nullptr;
   SessionManager* sessions = nullptr;
   CongestionLoop* congestion = nullptr;
+  Planning* planning = nullptr;
   PeerTable* peers = nullptr;
   CallGate* gate = nullptr;
   std::string version;

@@ -98,10 +98,7 @@ void FillPublication(const PublicationSummary& summary, v1::PublicationInfo* out
   out->set_age_ns(summary.age_ns);
 }
 
-void FillPlan(uint64_t session_id, uint64_t version, absl::Span<const std::string> names, const planner::PassPlan& pass,
-              v1::Plan* out) {
-  out->set_session_id(session_id);
-  out->set_version(version);
+void FillPlan(absl::Span<const std::string> names, const planner::PassPlan& pass, v1::Plan* out) {
   out->mutable_operations()->Reserve(static_cast<int>(pass.operations.size()));
   for (size_t i = 0; i < pass.operations.size(); ++i) {
     v1::OperationPlan* operation = out->add_operations();
@@ -113,6 +110,20 @@ void FillPlan(uint64_t session_id, uint64_t version, absl::Span<const std::strin
   out->set_uniform_s(pass.uniform_s);
   out->set_all_hbm_s(pass.all_hbm_s);
   out->set_remote_bytes(pass.remote_bytes);
+}
+
+void FillPlan(const SessionPlan& plan, const planner::Profile& profile, v1::Plan* out) {
+  const planner::NodePassPlan& in_force = plan.in_force;
+  FillPlan(*plan.operation_names, in_force.plan, out);
+  out->set_session_id(in_force.plan.session_id);
+  out->set_version(in_force.version);
+  out->set_moved_bytes(in_force.moved_bytes);
+  out->set_target_s(in_force.target_s);
+  for (size_t i = 0; i < in_force.remote_rows.size(); ++i) {
+    v1::OperationPlan* operation = out->mutable_operations(static_cast<int>(i));
+    if (plan.has_rows[i]) operation->set_remote_rows(in_force.remote_rows[i]);
+    operation->set_remote_tier(profile.remote_tiers[in_force.tiers[i]].name);
+  }
 }
 
 v1::Handle HandleMessage(const HandleGrant& grant) {

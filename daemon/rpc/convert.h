@@ -32,8 +32,9 @@ void FillTierBytes(const TierArray& bytes, bool with_zeros, TierBytesList* out);
 void FillTensor(const TensorView& view, v1::Tensor* out);
 void FillGrant(const Grant& grant, v1::SegmentGrant* out);
 void FillPublication(const PublicationSummary& summary, v1::PublicationInfo* out);
-void FillPlan(uint64_t session_id, uint64_t version, absl::Span<const std::string> names, const planner::PassPlan& pass,
-              v1::Plan* out);
+void FillPlan(absl::Span<const std::string> names, const planner::PassPlan& pass, v1::Plan* out);
+// A plan in force; tiers are named by `profile`.
+void FillPlan(const SessionPlan& plan, const planner::Profile& profile, v1::Plan* out);
 v1::Handle HandleMessage(const HandleGrant& grant);
 
 // What a status says beside its code and message.

@@ -138,6 +138,7 @@ absl::Status NodeServiceImpl::Set(const Peer& caller, const v1::SetQuotaRequest&
   service_->environment->events->Append(
       v1::Event::QUOTA_CHANGED, identity.id, identity.name,
       absl::StrCat(TierName(tier), ": ", quota->limit_bytes, " bytes, revision ", quota->revision));
+  service_->planning->Refresh();
   return absl::OkStatus();
 }
 

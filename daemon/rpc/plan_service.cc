@@ -32,11 +32,39 @@ absl::StatusOr<planner::Operation> OperationFrom(absl::string_view field, const 
     return InvalidField(absl::StrCat(field, ".max_ratio"), absl::StrCat(max_ratio, " is out of range"),
                         "min_ratio to 1");
   }
+  if (message.stored_bytes() > kMaxOperationBytes) {
+    return InvalidField(absl::StrCat(field, ".stored_bytes"), absl::StrCat(message.stored_bytes(), " is out of range"),
+                        absl::StrCat("at most ", kMaxOperationBytes));
+  }
+  if (!v1::Operation::Kind_IsValid(message.kind())) {
+    return InvalidField(absl::StrCat(field, ".kind"), absl::StrCat(static_cast<int>(message.kind()), " is no kind"),
+                        "WEIGHTS or KV_CACHE");
+  }
+  // A cache isn't read by the matrix products that rates by batch are of.
   return planner::Operation{.name = message.name(),
                             .bytes = message.bytes(),
+                            .stored_bytes = message.stored_bytes(),
                             .flops = message.flops(),
                             .min_ratio = message.min_ratio(),
-                            .max_ratio = max_ratio};
+                            .max_ratio = max_ratio,
+                            .batch = message.kind() == v1::Operation::WEIGHTS ? message.batch() : 0};
+}
+
+// In single bytes where the operation has no rows.
+absl::StatusOr<planner::RowSplit> SplitFrom(absl::string_view field, const v1::Operation& message) {
+  const uint64_t stored_bytes = message.stored_bytes() > 0 ? message.stored_bytes() : message.bytes();
+  if (message.rows() == 0) return planner::RowSplit{.rows = stored_bytes, .tile_rows = 1, .row_bytes = 1};
+  if (stored_bytes == 0 || stored_bytes % message.rows() != 0) {
+    return InvalidField(absl::StrCat(field, ".rows"), absl::StrCat(message.rows(), " is no divisor"),
+                        absl::StrCat("a divisor of the bytes stored, ", stored_bytes));
+  }
+  if (message.tile_rows() > kMaxTileRows) {
+    return InvalidField(absl::StrCat(field, ".tile_rows"), absl::StrCat(message.tile_rows(), " is out of range"),
+                        absl::StrCat("at most ", kMaxTileRows));
+  }
+  return planner::RowSplit{.rows = message.rows(),
+                           .tile_rows = message.tile_rows() > 0 ? message.tile_rows() : kDefaultTileRows,
+                           .row_bytes = stored_bytes / message.rows()};
 }
 
 void FillProfile(const NodeProfile& node, v1::Profile* out) {
@@ -85,28 +113,29 @@ absl::Status PlanServiceImpl::Plan(const Peer& caller, const v1::PlanPassRequest
     return InvalidField("operations", absl::StrCat("has ", request.operations_size(), " entries"),
                         absl::StrCat("1 to ", kMaxOperations));
   }
-  planner::Pass pass;
-  pass.session_id = session == nullptr ? 0 : session->identity().id;
+  planner::PassDescription description;
+  planner::Pass& pass = description.pass;
+  std::vector<bool> has_rows;
   pass.hbm_budget_bytes = request.hbm_budget_bytes();
   pass.operations.reserve(static_cast<size_t>(request.operations_size()));
-  std::vector<std::string> names;
   for (int i = 0; i < request.operations_size(); ++i) {
-    DAK_ASSIGN_OR_RETURN(planner::Operation operation,
-                         OperationFrom(absl::StrCat("operations[", i, "]"), request.operations(i)));
-    names.push_back(operation.name);
+    const std::string field = absl::StrCat("operations[", i, "]");
+    DAK_ASSIGN_OR_RETURN(planner::Operation operation, OperationFrom(field, request.operations(i)));
+    DAK_ASSIGN_OR_RETURN(const planner::RowSplit split, SplitFrom(field, request.operations(i)));
+    description.splits.push_back(split);
+    has_rows.push_back(request.operations(i).rows() > 0);
     pass.operations.push_back(std::move(operation));
   }
-  DAK_ASSIGN_OR_RETURN(planner::PassPlan planned, planner::Plan(service_->profile.profile, pass));
   if (session == nullptr) {
-    FillPlan(0, 0, names, planned, response);
+    DAK_ASSIGN_OR_RETURN(const planner::PassPlan planned, planner::Plan(service_->profile.profile, pass));
+    std::vector<std::string> names;
+    for (const planner::Operation& operation : pass.operations) names.push_back(operation.name);
+    FillPlan(names, planned, response);
     return absl::OkStatus();
   }
-  DAK_ASSIGN_OR_RETURN(const SessionPlanPtr plan, session->SetPlan(std::move(names), std::move(planned)));
-  service_->congestion->SetPlanVersion(session->identity().id, plan->version);
-  service_->environment->events->Append(
-      v1::Event::PLAN_CHANGED, session->identity().id, session->identity().name,
-      absl::StrCat("version ", plan->version, ", ", plan->pass.remote_bytes, " bytes remote"));
-  FillPlan(session->identity().id, plan->version, plan->operation_names, plan->pass, response);
+  DAK_ASSIGN_OR_RETURN(const SessionPlanPtr plan,
+                       service_->planning->Describe(session, std::move(description), std::move(has_rows)));
+  FillPlan(*plan, service_->planning->profile(), response);
   return absl::OkStatus();
 }
 
@@ -122,7 +151,7 @@ grpc::Status PlanServiceImpl::GetPlan(grpc::ServerContext* context, const v1::Ge
     const SessionPtr session = service_->sessions->Find(request->session_id());
     const SessionPlanPtr plan = session == nullptr ? nullptr : session->plan();
     if (plan == nullptr) return NoPlan(request->session_id(), session != nullptr);
-    FillPlan(session->identity().id, plan->version, plan->operation_names, plan->pass, response);
+    FillPlan(*plan, service_->planning->profile(), response);
     return absl::OkStatus();
   });
 }

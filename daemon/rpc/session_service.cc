@@ -72,7 +72,7 @@ grpc::Status SessionServiceImpl::KeepSession(grpc::ServerContext* context, const
   return HandleCall(*service_, *context, "dak.v1.SessionService/KeepSession", [&](const Peer& caller) -> absl::Status {
     DAK_ASSIGN_OR_RETURN(const SessionPtr session, service_->sessions->Authenticate(request->session_token(), caller));
     const SessionPlanPtr plan = session->plan();
-    response->set_plan_version(plan == nullptr ? 0 : plan->version);
+    response->set_plan_version(plan == nullptr ? 0 : plan->in_force.version);
     response->set_window_bytes(session->pages().ReadWindow(0));
     return absl::OkStatus();
   });
@@ -107,7 +107,7 @@ void SessionServiceImpl::FillSession(const Session& session, v1::SessionInfo* in
   info->set_tensor_count(session.tensor_count());
   info->set_window_bytes(session.pages().ReadWindow(0));
   const SessionPlanPtr plan = session.plan();
-  info->set_plan_version(plan == nullptr ? 0 : plan->version);
+  info->set_plan_version(plan == nullptr ? 0 : plan->in_force.version);
   info->set_age_ns(MonotonicNs() - identity.opened_ns);
 }
 

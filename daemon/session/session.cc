@@ -63,6 +63,7 @@ void Session::TearDown() {
     std::swap(tickets, tickets_);
     tensors_.clear();
     sealed_groups_.clear();
+    move_.reset();
   }
   tickets.Clear();
   for (auto& [name, group] : groups) group->TakeAllSegments().clear();
@@ -85,6 +86,11 @@ bool Session::closing() const {
   return closing_;
 }
 
+absl::Status Session::CheckOpen() const {
+  absl::MutexLock lock(&mutex_);
+  return closing_ ? ClosingError() : absl::OkStatus();
+}
+
 std::string Session::AddTicket(std::vector<HandleGrant> handles) {
   absl::MutexLock lock(&mutex_);
   return tickets_.Add(std::move(handles));
@@ -96,15 +102,9 @@ absl::StatusOr<std::vector<HandleGrant>> Session::Redeem(absl::Span<const std::s
   return tickets_.Redeem(tickets);
 }
 
-absl::StatusOr<SessionPlanPtr> Session::SetPlan(std::vector<std::string> operation_names, planner::PassPlan pass) {
-  auto plan = std::make_shared<SessionPlan>();
-  plan->operation_names = std::move(operation_names);
-  plan->pass = std::move(pass);
+void Session::SetPlan(SessionPlanPtr plan) {
   absl::MutexLock lock(&mutex_);
-  if (closing_) return ClosingError();
-  plan->version = plan_ == nullptr ? 1 : plan_->version + 1;
   plan_ = std::move(plan);
-  return plan_;
 }
 
 SessionPlanPtr Session::plan() const {
@@ -123,6 +123,9 @@ void Session::CollectTensors(uint64_t first_id, size_t count, std::vector<Tensor
   for (size_t taken = 0; it != tensors_.end() && taken < count; ++it, ++taken) {
     const HeldTensor& held = it->second;
     out->push_back({.tensor = held.tensor, .group = held.group->name, .session_id = identity_.id, .maps = {}});
+    for (TensorPart& part : out->back().tensor.parts) {
+      if (held.group->demoted && part.tier == Tier::kHbm) part.tier = kDemotedTier;
+    }
   }
 }
 

@@ -208,6 +208,7 @@ TierArray SessionManager::Close(const SessionPtr& session) {
 void SessionManager::OnClosed(const Session& session, const TierArray& freed) {
   const SessionIdentity& identity = session.identity();
   congestion_->Remove(identity.id);
+  if (on_gone_) on_gone_(identity.id);
   Ending ending = Ending::kByRequest;
   {
     absl::MutexLock lock(&mutex_);

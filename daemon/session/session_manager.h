@@ -72,6 +72,8 @@ class SessionManager {
   // Refuses new sessions, closes all there are, and waits until everything is back.
   void Shutdown();
 
+  // Called when a session is gone and all that it held is back, before it leaves the list. Set once, before the first.
+  void set_on_gone(std::function<void(uint64_t)> on_gone) { on_gone_ = std::move(on_gone); }
   // Called when a lease ran out, with the connection that should be ended. Set once, before the first session.
   void set_on_expired(std::function<void(uint64_t)> on_expired) { on_expired_ = std::move(on_expired); }
 
@@ -99,6 +101,7 @@ class SessionManager {
   const uint32_t link_count_;
   const uint64_t lease_ns_;
   std::function<void(uint64_t)> on_expired_;
+  std::function<void(uint64_t)> on_gone_;
 
   mutable absl::Mutex mutex_;
   bool shutting_down_ ABSL_GUARDED_BY(mutex_) = false;

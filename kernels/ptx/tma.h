@@ -26,6 +26,13 @@ __device__ inline uint64_t EvictLastPolicy() {
   return policy;
 }
 
+// What a load without a policy has.
+__device__ inline uint64_t EvictNormalPolicy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
 __device__ inline void PrefetchTensorMap(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }

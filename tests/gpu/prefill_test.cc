@@ -103,7 +103,7 @@ TEST_F(PrefillTest, EveryRaggedEndOfRows) {
 }
 
 TEST_F(PrefillTest, TheRingIsUsedManyTimesOver) {
-  // 8 boxes of 16,384 columns: 2048 slots a tile of four, twice the ring in all.
+  // 32 boxes of 256 chunks: twice the ring.
   ExpectRight({257, 2048, 16'384, 0, ElementType::kBf16}, 1);
   ExpectRight({300, 128, 131'072, 0, ElementType::kF16}, 2);  // the largest k there is
 }

@@ -1,4 +1,6 @@
 // Sessions, tensors and their books, in one client process.
+#include <cmath>
+
 #include "tests/integration/integration_fixture.h"
 
 namespace dak::testing {
@@ -203,6 +205,20 @@ TEST_F(LifecycleTest, APlanIsPutInForce) {
   v1::GetPlanRequest request;
   request.set_session_id(session.GetInfo()->session_id);
   EXPECT_EQ(Ask(daemon_.plans(), &v1::PlanService::Stub::GetPlan, request).version(), 1u);
+  // In whole tiles where the rows are known; a batch and a cache are taken as well.
+  std::vector<dak::Operation> tiled = operations;
+  tiled[0].rows = 51'200;  // of 2 KiB
+  tiled[0].tile_rows = 128;
+  tiled[0].batch = 8;
+  tiled[1].stored_bytes = 300 * kMiB;
+  tiled[1].is_kv_cache = true;
+  const auto whole = session.PlanPass(tiled, 300 * kMiB);
+  ASSERT_TRUE(whole.ok()) << whole.status().ToString();
+  const double tiles = whole->ratios[0] * 400;
+  EXPECT_NEAR(tiles, std::round(tiles), 1e-9);
+  EXPECT_GT(tiles, 0);
+  tiled[0].rows = 51'201;
+  EXPECT_EQ(session.PlanPass(tiled, 300 * kMiB).status().field(), "operations[0].rows");
   const dak::Status impossible =
       session.PlanPass({{{.name = "op", .bytes = 100, .flops = 0, .min_ratio = 0, .max_ratio = 0.5}}}, 10).status();
   EXPECT_EQ(impossible.code(), DAK_RESOURCE_EXHAUSTED);

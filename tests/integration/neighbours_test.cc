@@ -89,6 +89,17 @@ TEST_F(NeighboursTest, AStreamOfHbmIsComparedWithIdleCtas) {
   EXPECT_GT(most_window(1), 4'000);
 }
 
+TEST_F(NeighboursTest, ACrowdShowsWhatTheLoopCosts) {
+  const json report = RunForJson("crowd");
+  ASSERT_TRUE(report.is_object());
+  const json& rows = report["tables"][0]["rows"];
+  ASSERT_EQ(rows.size(), 5u);
+  for (const json& row : rows) {
+    EXPECT_EQ(row["sessions"], 64);
+    EXPECT_TRUE(row["core_percent"].is_number());
+  }
+}
+
 TEST_F(NeighboursTest, FailsWhereItsDaemonDoes) {
   int code = -1;
   EXPECT_THAT(Run({"--device=emulated", "--dakd=/bin/false"}, &code), HasSubstr("dakd: "));

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# install_test.sh CMAKE BUILD_DIR LIBDIR CC CXX: installs the build, moves the result elsewhere, and builds and runs an
-# application against it, by find_package and by pkg-config, in C and in C++.
+# install_test.sh CMAKE GENERATOR BUILD_DIR LIBDIR CC CXX: installs the build, moves the result elsewhere, and builds
+# and runs an application against it, by find_package and by pkg-config, in C and in C++.
 set -euo pipefail
-cmake=$1 build_dir=$2 libdir=$3 cc=$4 cxx=$5
+cmake=$1 generator=$2 build_dir=$3 libdir=$4 cc=$5 cxx=$6
 outside=$(cd "$(dirname "$0")/outside" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -25,7 +25,7 @@ check() {
 }
 
 echo "== find_package"
-"$cmake" -S "$outside" -B "$work/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$cc" \
+"$cmake" -G "$generator" -S "$outside" -B "$work/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$cc" \
   -DCMAKE_CXX_COMPILER="$cxx" >"$work/log" && "$cmake" --build "$work/build" >>"$work/log" ||
   { cat "$work/log"; fail "the outside project doesn't build"; }
 check "$work/build/outside_c"

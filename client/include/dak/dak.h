@@ -68,9 +68,17 @@ typedef struct dak_error {
   uint64_t shortfall_bytes; /* QUOTA_EXCEEDED, POOL_EXHAUSTED: by how much it didn't fit */
 } dak_error;
 
-typedef enum dak_tier { DAK_TIER_HBM = 1, DAK_TIER_HOST = 2, DAK_TIER_CXL = 3 } dak_tier;
+/* The last enumerator of what is passed in is no value: it makes room for values that a program gets wrong, which are
+ * refused then, rather than undefined. */
+typedef enum dak_tier { DAK_TIER_HBM = 1, DAK_TIER_HOST = 2, DAK_TIER_CXL = 3, DAK_TIER_LIMIT = 0x7fffffff } dak_tier;
 
-typedef enum dak_data_type { DAK_BF16 = 1, DAK_F16 = 2, DAK_F32 = 3, DAK_U8 = 4 } dak_data_type;
+typedef enum dak_data_type {
+  DAK_BF16 = 1,
+  DAK_F16 = 2,
+  DAK_F32 = 3,
+  DAK_U8 = 4,
+  DAK_DATA_TYPE_LIMIT = 0x7fffffff
+} dak_data_type;
 
 typedef struct dak_session dak_session;
 typedef struct dak_tensor dak_tensor;
@@ -88,7 +96,7 @@ typedef struct dak_session_options {
   uint64_t hbm_quota_bytes; /* most that the session may hold; 0: the daemon's default */
   uint64_t host_quota_bytes;
   uint64_t cxl_quota_bytes;
-  uint64_t timeout_ns; /* of every call to the daemon; 0: 10 s, for AllocateTensors 120 s */
+  uint64_t timeout_ns; /* of every call to the daemon; 0: 10 s, allocating 120 s, moving and resuming 600 s */
 } dak_session_options;
 
 /* Connects to dakd and opens a session. DAK_UNAVAILABLE if no daemon listens (the message names the socket),
@@ -188,7 +196,12 @@ typedef struct dak_operation {
   uint64_t bytes; /* read in one pass */
   double flops;
   double min_ratio;
-  double max_ratio; /* 0 with min_ratio 0: 1 */
+  double max_ratio;      /* 0 with min_ratio 0: 1 */
+  uint64_t batch;        /* of a matrix product: rows of x, for the machine's rates by batch; 0: none, or unknown */
+  uint64_t stored_bytes; /* what the HBM budget counts; 0: as many as are read */
+  uint64_t rows;         /* a divisor of the bytes stored: plan whole tiles; 0: between any bytes */
+  uint32_t tile_rows;    /* 0: 64 */
+  uint32_t is_kv_cache;  /* 1: read by attention, not by a matrix product */
 } dak_operation;
 /* Plans a pass and puts the plan in force for this session. ratios has `count` entries. predicted_s may be NULL. */
 DAK_API dak_code dak_plan(dak_session* session, const dak_operation* operations, size_t count,
@@ -197,7 +210,11 @@ DAK_API dak_code dak_plan(dak_session* session, const dak_operation* operations,
 /* What dak_gemm does with the sums: y = activation(x W^T + bias) + residual, in fp32, rounded once. SwiGLU takes gate
  * and up projection from one W whose rows come in blocks: eight of the gate projection, the same eight of the up
  * projection, and so on. y is [batch, n / 2] then, silu(gate) * up; n and the rows in HBM must be multiples of 16. */
-typedef enum dak_activation { DAK_ACTIVATION_NONE = 0, DAK_ACTIVATION_SWIGLU = 1 } dak_activation;
+typedef enum dak_activation {
+  DAK_ACTIVATION_NONE = 0,
+  DAK_ACTIVATION_SWIGLU = 1,
+  DAK_ACTIVATION_LIMIT = 0x7fffffff
+} dak_activation;
 
 typedef struct dak_gemm_args {
   size_t struct_size;
@@ -221,5 +238,7 @@ DAK_API dak_code dak_synchronize(dak_session* session, void* stream, dak_error* 
 #ifdef __cplusplus
 }
 #endif
+
+#include "dak/migration.h" /* moves, suspension */
 
 #endif /* DAK_DAK_H_ */

@@ -20,54 +20,12 @@
 #include <vector>
 
 #include "dak/dak.h"
+#include "dak/migration.hpp"
 #include "dak/result.hpp"
+#include "dak/tensor.hpp"
 
 namespace dak {
 inline namespace v0 {
-
-class Tensor {
- public:
-  Tensor() = default;
-  explicit Tensor(dak_tensor* tensor) : tensor_(tensor) {}
-  dak_tensor* get() const { return tensor_; }
-
-  Result<dak_tensor_info> GetInfo() const {
-    dak_tensor_info info{};
-    info.struct_size = sizeof(info);
-    if (Status s = Check([&](dak_error* e) { return dak_tensor_get_info(tensor_, &info, e); }); !s.ok()) return s;
-    return info;
-  }
-  // In order of rows.
-  Result<std::vector<dak_tensor_part>> GetParts() const {
-    Result<dak_tensor_info> info = GetInfo();
-    if (!info.ok()) return info.status();
-    std::vector<dak_tensor_part> parts(info->part_count);
-    for (uint32_t i = 0; i < info->part_count; ++i) {
-      parts[i].struct_size = sizeof(parts[i]);
-      if (Status s = Check([&](dak_error* e) { return dak_tensor_get_part(tensor_, i, &parts[i], e); }); !s.ok()) {
-        return s;
-      }
-    }
-    return parts;
-  }
-  template <typename T>
-  Status Upload(std::span<T> source, uint64_t offset_bytes = 0) const {
-    return Check(
-        [&](dak_error* e) { return dak_tensor_upload(tensor_, offset_bytes, source.data(), source.size_bytes(), e); });
-  }
-  template <typename T>
-  Status Download(std::span<T> target, uint64_t offset_bytes = 0) const {
-    return Check([&](dak_error* e) {
-      return dak_tensor_download(tensor_, offset_bytes, target.data(), target.size_bytes(), e);
-    });
-  }
-  Status VerifyMap(uint32_t part) const {
-    return Check([&](dak_error* e) { return dak_tensor_verify_map(tensor_, part, e); });
-  }
-
- private:
-  dak_tensor* tensor_ = nullptr;
-};
 
 struct SessionOptions {
   std::string runtime_dir{};     // empty: $DAK_RUNTIME_DIR, else /run/dak
@@ -95,6 +53,11 @@ struct Operation {
   double flops = 0;
   double min_ratio = 0;
   double max_ratio = 1;
+  uint64_t batch = 0;         // of a matrix product: rows of x; 0: none, or unknown
+  uint64_t stored_bytes = 0;  // what the HBM budget counts; 0: as many as are read
+  uint64_t rows = 0;          // a divisor of the bytes stored: plan whole tiles; 0: between any bytes
+  uint32_t tile_rows = 0;     // 0: 64
+  bool is_kv_cache = false;
 };
 
 struct Plan {
@@ -110,7 +73,7 @@ struct Epilogue {
 };
 
 // Move-only; closes on destruction.
-class Session {
+class Session : public MigrationCalls<Session> {
  public:
   static Result<Session> Open(const SessionOptions& options = {}) {
     dak_session_options given{};
@@ -205,7 +168,8 @@ class Session {
     std::vector<dak_operation> given;
     for (const Operation& operation : operations) {
       given.push_back({sizeof(dak_operation), operation.name.c_str(), operation.bytes, operation.flops,
-                       operation.min_ratio, operation.max_ratio});
+                       operation.min_ratio, operation.max_ratio, operation.batch, operation.stored_bytes,
+                       operation.rows, operation.tile_rows, operation.is_kv_cache ? 1u : 0u});
     }
     Plan plan;
     plan.ratios.resize(operations.size());

@@ -103,10 +103,10 @@ void MeasureLatency(const DaemonProcess& daemon, double seconds, std::vector<Fig
   CheckMemory(session);
   std::vector<double> allocate_us;
   std::vector<double> free_us;
-  const Clock::time_point end =
-      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  for (int i = -kWarmUps; i < 0 || Clock::now() < end; ++i) {
+  Clock::time_point end;
+  for (int i = -kWarmUps; i <= 0 || Clock::now() < end; ++i) {
     const Clock::time_point begin = Clock::now();
+    if (i == 0) end = begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
     const dak::Tensor w = Must(session.Allocate(Spec()));
     const Clock::time_point allocated = Clock::now();
     Must(session.Free(w));

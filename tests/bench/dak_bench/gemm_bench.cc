@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
+#include <optional>
 
 #include "tests/bench/dak_bench/check.h"
 #include "tests/bench/dak_bench/device_tools.h"
@@ -88,26 +89,43 @@ std::string Name(const kernels::GemmPlan& plan) {
          std::to_string(plan.remote_ctas) + "l" + std::to_string(plan.local_ctas);
 }
 
-// Times the tiles, the promotion and the reads in flight that weren't chosen.
-void Tune(Context& context, const Rotation& rotation, double limit_s, const std::string& name) {
-  const kernels::GemmPlan chosen = context.dak.Plan(rotation[0]);
-  std::printf("  tune %s batch %llu, limit %.1f us:", name.c_str(), static_cast<unsigned long long>(rotation[0].batch),
-              limit_s * 1e6);
+constexpr double kWorthStoring = 0.99;  // of the model's time: less is noise
+
+// Times choices that the model didn't make; none if it made the best.
+std::optional<kernels::TuningChoice> Tune(Context& context, const Rotation& rotation, double limit_s,
+                                          const std::string& name) {
+  const kernels::GemmPlan model = context.dak.Plan(rotation[0]);
+  const auto time = [&](const kernels::GemmPlan& plan) {
+    const auto run = [&](const Operation& op) { context.dak.Launch(op, context.stream, plan); };
+    rotation.CheckNumbers("tune", run);
+    return rotation.Time(limit_s, run);
+  };
+  double best_s = kWorthStoring * time(model);
+  std::optional<kernels::TuningChoice> best;
+  std::printf("  tune %s batch %llu, limit %.1f us, model %.1f:", name.c_str(),
+              static_cast<unsigned long long>(rotation[0].batch), limit_s * 1e6, best_s / kWorthStoring * 1e6);
+  const auto consider = [&](const kernels::TuningChoice& choice) {
+    const double seconds = time(context.dak.Plan(rotation[0], choice));
+    std::printf(" %ux%u%sr%u %.1f", choice.row_boxes, choice.local_inflight_boxes, choice.promote_local ? "p" : "",
+                choice.remote_ctas, seconds * 1e6);
+    if (seconds >= best_s) return;
+    best_s = seconds;
+    best = choice;
+  };
   for (const uint32_t boxes : {1u, 2u}) {
     for (const bool promote : {false, true}) {
-      for (const uint32_t inflight : {6u, 12u, 32u}) {
-        const bool same_tile = boxes == chosen.row_boxes && promote == chosen.promote_local;
-        if (!same_tile && inflight != chosen.local_inflight_boxes) continue;
-        kernels::GemmPlan plan = context.dak.Plan(rotation[0], boxes);
-        plan.local_inflight_boxes = inflight;
-        plan.promote_local = promote;
-        const auto run = [&](const Operation& op) { context.dak.Launch(op, context.stream, plan); };
-        rotation.CheckNumbers("tune", run);
-        std::printf(" %ux%u%s %.1f", boxes, inflight, promote ? "p" : "", rotation.Time(limit_s, run) * 1e6);
+      for (const uint32_t inflight : {4u, 6u, 8u, 12u, 32u}) {
+        const bool same_tile = boxes == model.row_boxes && promote == model.promote_local;
+        if (same_tile || inflight == model.local_inflight_boxes) consider({boxes, inflight, promote, 0});
       }
     }
   }
+  for (const uint32_t remote_ctas : {1u, 2u, 3u, 4u, 6u}) {
+    if (model.remote_ctas == 0 || remote_ctas == model.remote_ctas) continue;
+    consider({model.row_boxes, model.local_inflight_boxes, model.promote_local, remote_ctas});
+  }
   std::printf("\n");
+  return best;
 }
 
 struct Peers {
@@ -150,29 +168,45 @@ Peers MeasurePeers(Context& context, const Rotation& rotation, double limit_s, b
 std::string RunGemm(Context& context, const Options& options) {
   Table table("gemm, " + context.device_name);
   context.dak.SetWindow(static_cast<uint64_t>(options.window_bytes));
+  kernels::GemmTuning tuning;
+  if (!options.tune && !options.tuning_path.empty()) {
+    auto loaded = kernels::GemmTuning::Load(options.tuning_path);
+    if (!loaded.ok()) Fail("--tuning", std::string(loaded.status().message()).c_str());
+    tuning = *std::move(loaded);
+  }
   for (const Shape& shape : ShapesOf(options.model)) {
     for (const uint64_t batch : options.batches) {
       for (const double ratio : options.ratios) {
         Operation operation{.batch = batch, .n = shape.n, .k = shape.k, .f16 = context.f16};
         operation.local_rows = shape.n - static_cast<uint64_t>(std::llround(ratio * static_cast<double>(shape.n)));
         const Rotation rotation(context, operation);
+        if (operation.remote_bytes() > 0) context.RefreshLink();
         const double limit_s =
             context.Limit(operation.local_bytes(), operation.remote_bytes(), 2.0 * batch * shape.n * shape.k);
-        const auto run = [&](const Operation& op) { context.dak.Launch(op, context.stream); };
+        const kernels::TuningKey key{
+            context.device_name, context.f16, context.dak.Plan(operation).batch_tile, shape.n, shape.k,
+            operation.local_rows};
+        if (options.tune) {
+          const auto choice = Tune(context, rotation, limit_s, shape.name);
+          if (choice.has_value()) tuning.Set(key, *choice);
+        }
+        kernels::GemmPlan plan = context.dak.Plan(operation);
+        if (const auto* choice = tuning.Find(key)) plan = context.dak.Plan(operation, *choice);
+        const auto run = [&](const Operation& op) { context.dak.Launch(op, context.stream, plan); };
         const double error = rotation.CheckNumbers("dak", run);
-        if (options.tune) Tune(context, rotation, limit_s, shape.name);
         const double dak_s = rotation.Time(limit_s, run);
         const Peers peers = MeasurePeers(context, rotation, limit_s, options.peers);
         table.Add(Table::Row()
                       .Text("shape", shape.name)
                       .Number("batch", batch)
                       .Number("ratio", ratio)
-                      .Text("plan", Name(context.dak.Plan(operation)))
+                      .Text("plan", Name(plan))
                       .Number("dak_us", dak_s * 1e6)
                       .Number("limit_us", limit_s * 1e6)
                       .Number("of_limit", limit_s / dak_s)
                       .Number("hbm_gbps", operation.local_bytes() / dak_s * 1e-9)
                       .Number("link_gbps", operation.remote_bytes() / dak_s * 1e-9)
+                      .Number("link_ceiling", context.ceilings.link_bytes_per_s * 1e-9)
                       .Number("cublas_us", peers.cublas_s * 1e6)
                       .Number("vs_cublas", dak_s / peers.cublas_s)
                       .Number("zero_copy_us", peers.zero_copy_s * 1e6)
@@ -180,6 +214,9 @@ std::string RunGemm(Context& context, const Options& options) {
                       .Number("error", error));
       }
     }
+  }
+  if (options.tune && !options.tuning_path.empty() && !tuning.Store(options.tuning_path).ok()) {
+    Fail(options.tuning_path.c_str(), "can't be written");
   }
   return table.ToJson();
 }

@@ -100,6 +100,7 @@ std::string RunMix(Context& context, const Options& options) {
     }
     if (local_inflight > 0) plan.local_inflight_boxes = local_inflight;
     CheckSplitNumbers(context, dak, operation, plan);
+    context.RefreshLink();
     const v1::LinkReport before = dak.report();
     const double seconds = TimeGraph(
         context.stream, [&] { dak.Launch(operation, context.stream, plan); }, 7);

@@ -1,7 +1,6 @@
 // dak-bench: what dak's kernels do on this GPU, against its ceilings and against others, all measured in one run.
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -16,16 +15,18 @@ namespace dak::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: dak-bench gemm|attention|link|mix|pass|launch|control|prefill|multicast [--json FILE] [--batches 1,8,64]\n"
-    "                 [--ratios 0,0.1,1] [--window BYTES]\n"
-    "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--no-peers]\n"
-    "gemm: one operation at a time; --tune also times the tiles that weren't chosen\n"
+    "usage: dak-bench gemm|attention|link|mix|pass|predict|launch|control|prefill|multicast [--json FILE]\n"
+    "                 [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
+    "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--tuning FILE] [--no-peers]\n"
+    "gemm: one operation at a time; --tune also times the choices that the model didn't make, and with --tuning\n"
+    "      stores those that are better; --tuning alone uses what is stored\n"
     "attention: decode over paged KV, [--contexts 4096,65536] [--page 16|64] [--peer FILE of attention_peer.py]; a "
     "ratio\n"
     "      below 0 is the best one\n"
     "link: the kernel's remote reads by window\n"
     "mix:  local and remote rows at once, by window, and with none\n"
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
+    "predict: the planner's model on a profile measured first, against passes; and greedy against uniform ratios\n"
     "launch: CPU time of a launch\n"
     "control: the same work with control and report page, and without\n"
     "prefill: large batches; a ratio of -1 is what hides behind the products\n"
@@ -60,6 +61,11 @@ Options Parse(int argc, char** argv) {
     options.batches = {2048, 4096};
     options.ratios = {0, 0.05, -1};
   }
+  if (options.command == "predict") {
+    options.batches = {1, 16, 64, 128, 256};
+    options.ratios = {0, 0.02, 0.1, 0.3, 0.5};
+    options.peers = false;
+  }
   for (int i = 2; i < argc; ++i) {
     const std::string flag = argv[i];
     const auto value = [&]() -> const char* {
@@ -86,6 +92,8 @@ Options Parse(int argc, char** argv) {
       options.f16 = true;
     } else if (flag == "--tune") {
       options.tune = true;
+    } else if (flag == "--tuning") {
+      options.tuning_path = value();
     } else if (flag == "--no-peers") {
       options.peers = false;
     } else {
@@ -112,12 +120,15 @@ int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "neighbours") == 0) BecomeNeighbours(argv);
   const Options options = Parse(argc, argv);
   const bool pass = options.command == "pass";
-  const double most = options.ratios.empty() ? 0 : *std::max_element(options.ratios.begin(), options.ratios.end());
+  const bool predict = options.command == "predict";
   constexpr uint64_t kGiB = uint64_t{1} << 30;
-  // A pass: its weights and two layers of buffers; offloaded units are whole, so the host holds a little more.
-  const uint64_t hbm_bytes = pass ? 14 * kGiB : 3 * kGiB;
-  uint64_t host_bytes = pass ? static_cast<uint64_t>((most + 0.1) * 14.0 * kGiB) : 2 * kGiB;
-  if (options.command == "attention") host_bytes = static_cast<uint64_t>((most * 2 + 0.25) * kGiB);
+  // A pass: its weights and two layers of buffers. Weights on the host may lie in the same place (TakeHost).
+  const uint64_t hbm_bytes = pass || predict ? 14 * kGiB : 3 * kGiB;
+  uint64_t host_bytes = 2 * kGiB;
+  if (options.command == "attention") {
+    const double most = options.ratios.empty() ? 0 : *std::max_element(options.ratios.begin(), options.ratios.end());
+    host_bytes = static_cast<uint64_t>((most * 2 + 0.25) * kGiB);
+  }
   Context context(hbm_bytes, host_bytes, options.f16);
   std::string json;
   if (options.command == "gemm") {
@@ -130,6 +141,8 @@ int main(int argc, char** argv) {
     json = RunMix(context, options);
   } else if (pass) {
     json = RunPass(context, options);
+  } else if (predict) {
+    json = RunPredict(context, options);
   } else if (options.command == "launch") {
     json = RunLaunch(context);
   } else if (options.command == "control") {

@@ -87,11 +87,8 @@ kernels::GemmPlan DakGemm::Plan(const Operation& operation) const {
                            traits_, {});
 }
 
-kernels::GemmPlan DakGemm::Plan(const Operation& operation, uint32_t row_boxes) const {
-  kernels::GemmPlan plan = Plan(operation);
-  plan.row_boxes = row_boxes;
-  kernels::PlanCtas(operation.n, operation.k, operation.local_rows, traits_, {}, plan);
-  return plan;
+kernels::GemmPlan DakGemm::Plan(const Operation& operation, const kernels::TuningChoice& choice) const {
+  return kernels::ApplyChoice(choice, operation.n, operation.k, operation.local_rows, traits_, {}, Plan(operation));
 }
 
 void DakGemm::Launch(const Operation& operation, cudaStream_t stream, const std::optional<kernels::GemmPlan>& plan) {
@@ -154,6 +151,24 @@ Context::Context(uint64_t hbm_size, uint64_t host_size, bool use_f16)
   std::printf("%s, %s: HBM %.0f GB/s, link by SMs %.1f GB/s, copy engine %.1f GB/s, cuBLAS %.0f TFLOP/s\n",
               device_name.c_str(), f16 ? "f16" : "bf16", ceilings.hbm_bytes_per_s * 1e-9,
               ceilings.link_bytes_per_s * 1e-9, ceilings.copy_engine_bytes_per_s * 1e-9, ceilings.flops_per_s * 1e-12);
+}
+
+void Context::RefreshLink() {
+  constexpr uint64_t kBytes = uint64_t{64} << 20;
+  constexpr uint32_t kCtas = 16;
+  constexpr uint32_t kStages = 4;
+  constexpr uint32_t kChunk = 4096;
+  ceilings.link_bytes_per_s =
+      kBytes / TimeEvents(
+                   stream, [&] { StreamBulk(host, kBytes, kCtas, kStages, kChunk, stream); }, 5, 1);
+}
+
+uint8_t* Context::TakeHost(uint64_t& used, uint64_t size) const {
+  if (size > host_bytes) Fail("the host's arena", "too small for one operation");
+  if (used + size > host_bytes) used = 0;
+  uint8_t* const place = host + used;
+  used += size;
+  return place;
 }
 
 double Context::Limit(double local_bytes, double link_bytes, double flops) const {

@@ -12,6 +12,7 @@
 
 #include "dak/v1/control_page.h"
 #include "kernels/gemm_launch.h"
+#include "kernels/gemm_tuning.h"
 #include "tests/bench/dak_bench/cublas.h"
 
 namespace dak::bench {
@@ -46,8 +47,8 @@ class DakGemm {
   void Launch(const Operation& operation, cudaStream_t stream,
               const std::optional<kernels::GemmPlan>& plan = std::nullopt);
   kernels::GemmPlan Plan(const Operation& operation) const;
-  // With another tile than the one that the model chooses.
-  kernels::GemmPlan Plan(const Operation& operation, uint32_t row_boxes) const;
+  // With `choice` instead of the model's.
+  kernels::GemmPlan Plan(const Operation& operation, const kernels::TuningChoice& choice) const;
   void SetWindow(uint64_t bytes) { control_->window_bytes = bytes; }
   v1::LinkReport report() const { return *report_; }
   // False: launches don't overlap the ones before them.
@@ -78,6 +79,11 @@ class Context {
   // Allocates and fills the memory, measures the ceilings and prints them.
   Context(uint64_t hbm_bytes, uint64_t host_bytes, bool f16);
 
+  // Measures the link's ceiling again, shortly: on some machines it drifts while a bench runs.
+  void RefreshLink();
+  // Host memory for `size` more bytes of weights, from the arena's start again where it ends: what is read from the
+  // host isn't kept in L2, so it costs the same wherever it lies. `used` is the caller's, 0 at first.
+  uint8_t* TakeHost(uint64_t& used, uint64_t size) const;
   // The time that no implementation is under.
   double Limit(double local_bytes, double link_bytes, double flops) const;
 
@@ -105,6 +111,7 @@ void CheckSplitNumbers(Context& context, DakGemm& dak, const Operation& operatio
 struct Options {
   std::string command;
   std::string json_path;
+  std::string tuning_path;
   std::string model = "llama8b";  // shapes: llama8b, llama70b, opt6.7b, opt30b, all
   std::vector<uint64_t> batches = {1, 8, 64, 256};
   std::vector<double> ratios = {0, 0.01, 0.1, 0.5, 1};
@@ -122,6 +129,7 @@ std::string RunGemm(Context& context, const Options& options);
 std::string RunLink(Context& context, const Options& options);
 std::string RunMix(Context& context, const Options& options);
 std::string RunPass(Context& context, const Options& options);
+std::string RunPredict(Context& context, const Options& options);
 std::string RunLaunch(Context& context);
 std::string RunControl(Context& context);
 std::string RunMulticast(Context& context);

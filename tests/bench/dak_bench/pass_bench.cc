@@ -40,11 +40,10 @@ void Split(const Context& context, Pass& pass, double ratio) {
   for (Operation& operation : pass.operations) {
     operation.local_rows = operation.n - static_cast<uint64_t>(std::ceil(ratio * static_cast<double>(operation.n)));
     operation.w_local = context.hbm + hbm;
-    operation.w_remote = context.host + host;
+    operation.w_remote = context.TakeHost(host, operation.remote_bytes());
     hbm += operation.local_bytes();
-    host += operation.remote_bytes();
   }
-  if (hbm > context.hbm_bytes || host > context.host_bytes) Fail("pass", "the bench's memory is too small");
+  if (hbm > context.hbm_bytes) Fail("pass", "the bench's memory is too small");
 }
 
 // The first layer's operations against float64.
@@ -100,6 +99,7 @@ std::string RunPass(Context& context, const Options& options) {
       const auto budget = static_cast<uint64_t>((1 - over) * static_cast<double>(pass.bytes()));
       Split(context, pass, over);
       CheckNumbers(context, pass);
+      context.RefreshLink();
       const Sums sums = Sum(context, pass);
       if (sums.local_bytes > budget) Fail("pass", "the split is larger than the budget");
       const double dak_s = TimeDak(context, pass);

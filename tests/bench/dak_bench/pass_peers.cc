@@ -91,11 +91,14 @@ uint8_t* Place(const Context& context, std::vector<Unit>& units) {
   uint64_t hbm = 0;
   uint64_t host = 0;
   for (Unit& unit : units) {
-    uint64_t& used = unit.offloaded ? host : hbm;
-    unit.place = (unit.offloaded ? context.host : context.hbm) + used;
-    used += unit.bytes;
+    if (unit.offloaded) {
+      unit.place = context.TakeHost(host, unit.bytes);
+    } else {
+      unit.place = context.hbm + hbm;
+      hbm += unit.bytes;
+    }
   }
-  if (hbm > context.hbm_bytes || host > context.host_bytes) Fail("pass", "the bench's memory is too small");
+  if (hbm > context.hbm_bytes) Fail("pass", "the bench's memory is too small");
   return context.hbm + hbm;
 }
 

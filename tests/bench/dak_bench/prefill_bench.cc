@@ -11,6 +11,7 @@
 #include "tests/bench/dak_bench/check.h"
 #include "tests/bench/dak_bench/device_tools.h"
 #include "tests/bench/dak_bench/operation.h"
+#include "tests/bench/dak_bench/prefill_tune.h"
 #include "tests/bench/dak_bench/shapes.h"
 #include "tests/bench/dak_bench/table.h"
 #include "tests/bench/dak_bench/timing.h"
@@ -182,6 +183,24 @@ Peers MeasurePeers(Context& context, const std::vector<Operation>& copies, doubl
   return peers;
 }
 
+double RoundTripUs(const v1::LinkReport& before, const v1::LinkReport& after) {
+  const auto trips = static_cast<double>(after.round_trips - before.round_trips);
+  return static_cast<double>(after.round_trip_ns - before.round_trip_ns) / trips * 1e-3;
+}
+
+// Times the plans that weren't chosen.
+void Tune(Context& context, const PrefillTuner& tuner, const std::vector<Operation>& copies, double limit_s,
+          const std::string& name) {
+  std::printf("  tune %s batch %llu, limit %.1f us:", name.c_str(), static_cast<unsigned long long>(copies[0].batch),
+              limit_s * 1e6);
+  for (const PrefillTuner::Variant& variant : tuner.Variants(copies[0])) {
+    const auto run = [&](const Operation& op) { tuner.Launch(op, variant.plan, context.stream); };
+    CheckNumbers(context, "tune", copies[0], run);
+    std::printf(" %s %.1f", variant.name.c_str(), Time(context, copies, limit_s, run) * 1e6);
+  }
+  std::printf("\n");
+}
+
 kernels::DeviceTraits ThisDevice() {
   int multiprocessors = 0;
   DAK_CUDA(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
@@ -199,6 +218,7 @@ std::string RunPrefill(Context& context, const Options& options) {
   Table table("prefill, " + context.device_name);
   Runner runner(options.window_bytes);
   const kernels::DeviceTraits device = ThisDevice();
+  const PrefillTuner tuner(static_cast<uint64_t>(options.window_bytes));
   const auto run = [&](const Operation& op) { runner.Launch(op, context.stream); };
   for (const Shape& shape : ShapesOf(options.model)) {
     for (const uint64_t batch : options.batches) {
@@ -229,6 +249,7 @@ std::string RunPrefill(Context& context, const Options& options) {
         const double dak_s = Time(context, copies, limit_s, run);
         const v1::LinkReport after = runner.report();
         if (operation.remote_bytes() == 0) all_hbm_s = dak_s;
+        if (options.tune) Tune(context, tuner, copies, limit_s, shape.name);
         const double unique_bytes =
             static_cast<double>(after.passes - before.passes) * static_cast<double>(operation.remote_bytes());
         const Peers peers = options.peers ? MeasurePeers(context, copies, limit_s) : Peers();
@@ -245,6 +266,7 @@ std::string RunPrefill(Context& context, const Options& options) {
                       .Number("vs_all_hbm", dak_s / all_hbm_s)
                       .Number("tflops", flops / dak_s * 1e-12)
                       .Number("link_gbps", operation.remote_bytes() / dak_s * 1e-9)
+                      .Number("round_trip_us", RoundTripUs(before, after))
                       .Number("link_by_unique", static_cast<double>(after.bytes - before.bytes) / unique_bytes)
                       .Number("limit_us", limit_s * 1e6)
                       .Number("of_limit", limit_s / dak_s)

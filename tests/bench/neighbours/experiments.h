@@ -23,7 +23,9 @@ void RunSharing(Stage& stage, const NeighboursOptions& options, Report& report);
 void RunWeights(Stage& stage, const NeighboursOptions& options, Report& report);
 // A session that streams HBM beside idle CTAs, beside remote streamers, and, on cuda, beside a flood.
 void RunHbm(Stage& stage, const NeighboursOptions& options, Report& report);
-// The same beside remote streamers whose windows bind nothing. Starts a dakd of its own.
+// What dakd's congestion loop costs with 64 sessions, most of which are only open.
+void RunCrowd(Stage& stage, const NeighboursOptions& options, Report& report);
+// A stream of HBM beside remote streamers whose windows bind nothing. Starts a dakd of its own.
 void RunOff(Stage& stage, const NeighboursOptions& options, Report& report);
 
 }  // namespace dak::bench

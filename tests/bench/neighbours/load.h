@@ -2,6 +2,7 @@
 //
 //   remote  GEMMs through libdak whose weights are all remote, within the window of the session's control page
 //   hbm     GEMMs through libdak whose weights are all in HBM
+//   crowd   nothing, in many sessions that are open
 //   idle    CTAs that hold an SM each and read nothing (on the emulated device: nothing at all)
 //   flood   dak's remote reads in as many CTAs as asked for, under a window of the process's own or none, in a process
 //           that dakd knows nothing of; CUDA only
@@ -18,6 +19,8 @@
 #include "tests/bench/neighbours/series.h"
 
 namespace dak::bench {
+
+inline constexpr int kCrowd = 60;  // sessions of a crowd
 
 class Load {
  public:

@@ -21,14 +21,21 @@ void WriteJson(const std::string& path, const Stage& stage, const Report& report
   if (!file.flush()) Die(path + " can't be written");
 }
 
-// One pass over the experiments, in the mode that the stage is in.
+// One pass over the experiments, in the mode that the stage is in. The file is written after each, so that a run that
+// is cut short leaves what it had.
 void RunAll(Stage& stage, const NeighboursOptions& options, Report& report) {
+  const auto run = [&](const char* name, void (*experiment)(Stage&, const NeighboursOptions&, Report&)) {
+    if (!options.Wants(name)) return;
+    experiment(stage, options, report);
+    if (!options.json.empty()) WriteJson(options.json, stage, report);
+  };
   stage.StartDaemon(/*controlled=*/true);
-  if (options.Wants("sharing")) RunSharing(stage, options, report);
-  if (options.Wants("weights")) RunWeights(stage, options, report);
-  if (options.Wants("hbm")) RunHbm(stage, options, report);
+  run("sharing", RunSharing);
+  run("weights", RunWeights);
+  run("hbm", RunHbm);
+  run("crowd", RunCrowd);
   stage.StopDaemon();
-  if (options.Wants("off")) RunOff(stage, options, report);
+  run("off", RunOff);
 }
 
 int Run(const NeighboursOptions& options) {
@@ -51,7 +58,6 @@ int Run(const NeighboursOptions& options) {
     stage.StopMps();
   }
   if (without) RunAll(stage, options, report);
-  if (!options.json.empty()) WriteJson(options.json, stage, report);
   return 0;
 }
 

@@ -9,7 +9,7 @@
 namespace dak::bench {
 namespace {
 
-constexpr const char* kExperiments[] = {"sharing", "weights", "hbm", "off"};
+constexpr const char* kExperiments[] = {"sharing", "weights", "hbm", "crowd", "off"};
 
 template <typename Number>
 bool ParseInRange(const std::string& text, Number least, Number most, Number* number) {
@@ -54,7 +54,7 @@ const std::map<std::string, Setter>& Setters() {
       {"--role",
        [](Options* o, const std::string& v) {
          o->role = v;
-         return v == "remote" || v == "hbm" || v == "idle" || v == "flood";
+         return v == "remote" || v == "hbm" || v == "crowd" || v == "idle" || v == "flood";
        }},
       {"--runtime-dir", [](Options* o, const std::string& v) { return SetText(&o->runtime_dir, v); }},
       {"--name", [](Options* o, const std::string& v) { return SetText(&o->name, v); }},
@@ -83,7 +83,7 @@ const char* NeighboursHelp() {
          "  --device=KIND        auto, cuda or emulated (auto)\n"
          "  --mps=WHEN           auto, on, off or both (auto: both on cuda, off on the emulated device)\n"
          "  --dakd-under-mps     dakd is a client of MPS as well\n"
-         "  --experiments=LIST   of sharing, weights, hbm and off (all)\n"
+         "  --experiments=LIST   of sharing, weights, hbm, crowd and off (all)\n"
          "  --hold=SECONDS       of each state of an experiment, 0.05 to 60 (by device)\n"
          "  --idle-ctas=N        that a remote streamer is compared with, 1 to 64 (4)\n"
          "  --json=FILE          everything, with the time series\n"

@@ -52,7 +52,8 @@ void Script::Enter(const std::string& state, int64_t begin_ns) {
 }
 
 void Script::Leave() {
-  if (!states_.empty()) states_.back().end_ns = NowNs();
+  if (!states_.empty() && !resting_) states_.back().end_ns = NowNs();
+  resting_ = false;
 }
 
 void Script::Start(size_t i, const std::string& state) {
@@ -75,24 +76,34 @@ void Script::Switch(size_t stop, size_t start, const std::string& state) {
   Enter(state, stage_.Start(*players_[start]));
 }
 
-void Script::Hold(double seconds) { stage_.Hold(seconds); }
-
-void Script::Finish() {
+void Script::Rest() {
   Leave();
   for (size_t i = 0; i < players_.size(); ++i) {
     if (working_[i]) stage_.Stop(*players_[i]);
+    working_[i] = false;
   }
+  resting_ = true;
+}
+
+void Script::Hold(double seconds) { stage_.Hold(seconds); }
+
+void Script::Finish() {
+  Rest();
   for (auto& player : players_) stage_.Collect(*player);
   observations_ = stage_.observations();
-  for (auto& player : players_) stage_.Dismiss(*player);
+  stage_.Dismiss(players_);
 }
 
 Observed Script::Average(const State& state, int64_t settle_ns) const {
   Observed sum;
+  const Observation* first = nullptr;
+  const Observation* last = nullptr;
   double looks = 0, trips = 0;
   for (const Observation& observation : observations_) {
     if (observation.time_ns < state.begin_ns + settle_ns || observation.time_ns > state.end_ns) continue;
     ++looks;
+    first = first == nullptr ? &observation : first;
+    last = &observation;
     sum.target_bytes += static_cast<double>(observation.target_bytes);
     for (const Observation::Session& session : observation.sessions) {
       sum.violations += session.violating ? 1 : 0;
@@ -102,6 +113,10 @@ Observed Script::Average(const State& state, int64_t settle_ns) const {
     }
   }
   if (looks > 0) sum.target_bytes /= looks;
+  if (first != last) {
+    sum.loop_core_percent = 100 * static_cast<double>(last->loop_cpu_ns - first->loop_cpu_ns) /
+                            static_cast<double>(last->time_ns - first->time_ns);
+  }
   if (trips > 0) sum.round_trip_ns /= trips;
   return sum;
 }

@@ -24,8 +24,9 @@ struct State {
 // What the controller said in a state, on average.
 struct Observed {
   double target_bytes = 0;
-  double round_trip_ns = 0;  // of those that read
-  double violations = 0;     // looks at a session that was violating
+  double round_trip_ns = 0;      // of those that read
+  double violations = 0;         // looks at a session that was violating
+  double loop_core_percent = 0;  // of one core, for dakd's congestion loop
 };
 
 class Script {
@@ -37,6 +38,8 @@ class Script {
   void Stop(size_t i, const std::string& state);
   // Two events at once.
   void Switch(size_t stop, size_t start, const std::string& state);
+  // Nobody works until the next Start; that time belongs to no state.
+  void Rest();
   void Hold(double seconds);
   // Ends everybody, and takes what they read.
   void Finish();
@@ -57,6 +60,7 @@ class Script {
   const std::string name_;
   std::vector<std::unique_ptr<Player>> players_;
   std::vector<bool> working_;
+  bool resting_ = false;
   std::vector<State> states_;
   std::vector<Observation> observations_;
 };

@@ -135,6 +135,33 @@ class SessionLoad final : public Load {
   std::mt19937_64 random_{seed_};
 };
 
+// Sessions that are there and read nothing.
+class CrowdLoad final : public Load {
+ public:
+  explicit CrowdLoad(const NeighboursOptions& options) : options_(options) {}
+  std::string Prepare() override {
+    for (int i = 0; i < kCrowd; ++i) {
+      Result<Session> session = Session::Open({.runtime_dir = options_.runtime_dir,
+                                               .name = options_.name + std::to_string(i),
+                                               .weight = options_.weight,
+                                               .hbm_quota_bytes = 0,
+                                               .host_quota_bytes = 0,
+                                               .cxl_quota_bytes = 0,
+                                               .timeout = {}});
+      if (!session.ok()) return session.status().ToString();
+      sessions_.push_back(*std::move(session));
+    }
+    return "";
+  }
+  std::string RunBatch() override { return ""; }
+  std::string Check() override { return ""; }
+  Sample Now() override { return {.time_ns = NowNs()}; }
+
+ private:
+  const NeighboursOptions options_;
+  std::vector<Session> sessions_;
+};
+
 // What idle CTAs are where there are none.
 class NoLoad final : public Load {
  public:
@@ -151,6 +178,7 @@ class NoLoad final : public Load {
 
 std::unique_ptr<Load> CreateSessionLoad(const NeighboursOptions& options) {
   if (options.role == "idle") return std::make_unique<NoLoad>();
+  if (options.role == "crowd") return std::make_unique<CrowdLoad>(options);
   return std::make_unique<SessionLoad>(options);
 }
 

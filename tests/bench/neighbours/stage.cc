@@ -39,6 +39,17 @@ std::string FindDakd() {
   return own + "/dakd";
 }
 
+// Its directory below /proc; empty if there is none of that name.
+std::string FindThread(pid_t pid, const std::string& name) {
+  std::error_code error;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task", error)) {
+    std::string found;
+    std::ifstream(thread.path() / "comm") >> found;
+    if (found == name) return thread.path();
+  }
+  return "";
+}
+
 // An emulated link whose product is some tiles, and slow enough for processes that share few processors.
 constexpr char kEmulated[] =
     "emulated {\n"
@@ -90,6 +101,7 @@ void Stage::StartDaemon(bool controlled) {
   demo::LaunchedDaemon launched = demo::LaunchDaemon(argv, directory_, kPatience);
   if (launched.process == nullptr) Die("dakd: " + launched.error);
   daemon_ = std::move(launched.process);
+  loop_thread_ = FindThread(daemon_->pid(), "dak-congestion");
   node_ = v1::NodeService::NewStub(
       grpc::CreateChannel("unix:" + directory_ + "/control.sock", grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
@@ -111,6 +123,7 @@ void Stage::StopDaemon() {
 
 std::vector<std::unique_ptr<Player>> Stage::Cast(const std::vector<Part>& parts) {
   std::vector<std::unique_ptr<Player>> players;
+  const auto begin = std::chrono::steady_clock::now();
   const std::string program = std::filesystem::read_symlink("/proc/self/exe");
   for (const Part& part : parts) {
     auto player = std::make_unique<Player>();
@@ -129,6 +142,14 @@ std::vector<std::unique_ptr<Player>> Stage::Cast(const std::vector<Part>& parts)
     players.push_back(std::move(player));
   }
   for (auto& player : players) player->multiprocessors = std::stoi(Await(*player, "ready"));
+  std::printf("\n%zu processes ready after %.1f s;", players.size(),
+              std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  for (const auto& player : players) {
+    std::printf(" %s", player->part.name.c_str());
+    if (player->multiprocessors > 0) std::printf(" (%d SMs)", player->multiprocessors);
+  }
+  std::printf("\n");
+  std::fflush(stdout);
   return players;
 }
 
@@ -157,11 +178,20 @@ void Stage::Collect(Player& player) {
   for (Sample sample; words >> sample.time_ns >> sample.bytes >> sample.window_bytes;) player.series.Add(sample);
 }
 
-void Stage::Dismiss(Player& player) {
-  player.process->WriteLine("quit");
-  const auto line = player.process->ReadLineWithin(kPatience);
-  const int code = player.process->Wait();
-  if (code != 0) Die(player.part.name + " ended with code " + std::to_string(code) + ": " + line.value_or(""));
+void Stage::Dismiss(const std::vector<std::unique_ptr<Player>>& players) {
+  for (const auto& player : players) player->process->WriteLine("quit");
+  for (const auto& player : players) {
+    const auto line = player->process->ReadLineWithin(kPatience);
+    const int code = player->process->Wait();
+    if (code != 0) Die(player->part.name + " ended with code " + std::to_string(code) + ": " + line.value_or(""));
+  }
+}
+
+// What the kernel says of the thread's time on a processor.
+int64_t Stage::LoopCpuNs() const {
+  std::ifstream file(loop_thread_ + "/schedstat");
+  int64_t ns = 0;
+  return file >> ns ? ns : 0;
 }
 
 void Stage::Observe() {
@@ -171,6 +201,7 @@ void Stage::Observe() {
   const v1::LinkState& link = response.links(0);
   Observation observation{.time_ns = std::chrono::steady_clock::now().time_since_epoch().count(),
                           .target_bytes = link.target_bytes(),
+                          .loop_cpu_ns = LoopCpuNs(),
                           .sessions = {}};
   for (const v1::SessionWindow& window : link.sessions()) {
     observation.sessions.push_back({.name = window.name(),

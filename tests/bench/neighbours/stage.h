@@ -40,6 +40,7 @@ struct Player {
 struct Observation {
   int64_t time_ns = 0;
   uint64_t target_bytes = 0;
+  int64_t loop_cpu_ns = 0;  // that dakd's congestion loop has had of a core so far; 0 where that can't be read
   struct Session {
     std::string name;
     uint64_t window_bytes = 0;
@@ -74,8 +75,8 @@ class Stage {
   int64_t Stop(Player& player);
   // Takes what it read so far.
   void Collect(Player& player);
-  // Ends it, which checks its numbers once more.
-  void Dismiss(Player& player);
+  // Ends them, which checks their numbers once more.
+  void Dismiss(const std::vector<std::unique_ptr<Player>>& players);
 
   // Lets time pass, watching.
   void Hold(double seconds);
@@ -86,11 +87,13 @@ class Stage {
   std::string DaemonConfig(bool controlled) const;
   std::string Await(Player& player, const std::string& word);
   void Observe();
+  int64_t LoopCpuNs() const;
 
   const NeighboursOptions options_;
   std::string directory_;
   Mps mps_;
   std::unique_ptr<demo::ChildProcess> daemon_;
+  std::string loop_thread_;
   std::unique_ptr<v1::NodeService::Stub> node_;
   std::string device_kind_;
   std::string device_name_;

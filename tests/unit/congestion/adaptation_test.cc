@@ -55,6 +55,22 @@ TEST(AdaptationTest, FillsALinkWhoseRoundTripIsLongerThanTheProfileSays) {
   }
 }
 
+// A cut that comes at the same time as less bandwidth looks like one that cost throughput for nothing.
+TEST(AdaptationTest, AnUnsteadyLinkIsNotTakenForALongerOne) {
+  for (double unsteady_share : {0.1, 0.2, 0.3}) {
+    for (int sessions : {1, 2, 4}) {
+      Simulator simulator({}, {.unsteady_share = unsteady_share});
+      simulator.SetNoise(0.05);
+      for (int i = 1; i <= sessions; ++i) simulator.Join(i);
+      for (int second = 0; second < 3; ++second) {
+        const Observed observed = simulator.Run(1'000);
+        EXPECT_LE(observed.most_window_bytes, 250'000) << unsteady_share << " " << sessions;
+        EXPECT_GE(observed.link_use, (1 - unsteady_share / 2) * 0.97) << unsteady_share << " " << sessions;
+      }
+    }
+  }
+}
+
 TEST(AdaptationTest, FillsALinkThatIsFasterOrSlowerThanTheProfileSays) {
   for (double factor : {0.25, 0.5, 0.8, 1.2, 1.5, 2.0}) {
     Simulator simulator({}, {.bandwidth_bytes_per_s = factor * 51.1e9});

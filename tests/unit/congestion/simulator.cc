@@ -10,6 +10,7 @@ namespace dak::congestion {
 namespace {
 
 constexpr uint64_t kStepNs = 100'000;
+constexpr uint64_t kUnsteadyNs = 2'000'000;
 constexpr double kTileBytes = 8 * 1024;
 constexpr double kSampledTrips = 1.0 / 16;  // kernels time one read in 16
 constexpr double kReaders = 4;              // CTAs that read for a session, each of which waits for one read at a time
@@ -61,9 +62,8 @@ std::map<uint64_t, uint32_t> Simulator::Weights() const {
   return weights;
 }
 
-double Simulator::Noise() {
-  return 1 + noise_ * (2 * static_cast<double>(random_() >> 11) / static_cast<double>(uint64_t{1} << 53) - 1);
-}
+double Simulator::Random() { return static_cast<double>(random_() >> 11) / static_cast<double>(uint64_t{1} << 53); }
+double Simulator::Noise() { return 1 + noise_ * (2 * Random() - 1); }
 
 bool Simulator::HasTurn(size_t i) const { return link_.turn_ns == 0 || now_ns_ / link_.turn_ns % readers_.size() == i; }
 bool Simulator::BeginsTurn() const { return link_.turn_ns != 0 && now_ns_ % link_.turn_ns < kStepNs; }
@@ -83,8 +83,10 @@ void Simulator::Step(Observed& observed) {
     reader.peak_bytes = std::max(reader.peak_bytes, reader.inflight_bytes);
     inflight_bytes += reader.inflight_bytes;
   }
-  const double served = std::min(inflight_bytes / link_.round_trip_ns * 1e9, link_.bandwidth_bytes_per_s);
-  const double round_trip_ns = std::max(link_.round_trip_ns, inflight_bytes / link_.bandwidth_bytes_per_s * 1e9);
+  if (now_ns_ % kUnsteadyNs == 0) bandwidth_share_ = 1 - link_.unsteady_share * Random();
+  const double bandwidth_bytes_per_s = bandwidth_share_ * link_.bandwidth_bytes_per_s;
+  const double served = std::min(inflight_bytes / link_.round_trip_ns * 1e9, bandwidth_bytes_per_s);
+  const double round_trip_ns = std::max(link_.round_trip_ns, inflight_bytes / bandwidth_bytes_per_s * 1e9);
   for (auto& [id, reader] : readers_) {
     observed.bytes_per_s[id] += 0;
     if (!reader.has_turn) continue;

@@ -22,6 +22,8 @@ struct SimulatedLink {
   double round_trip_ns = 1'800;
   double cliff_bytes = 1'000'000;
   double foreign_bytes = 0;  // in flight by traffic that isn't dak's
+  // Share of the bandwidth that comes and goes, anew every 2 ms, with what others do on the host.
+  double unsteady_share = 0;
   // Without MPS: sessions have the GPU in turn, for this long each; 0: all at once. Who waits reads nothing, and its
   // report stands still.
   uint64_t turn_ns = 0;
@@ -100,6 +102,7 @@ class Simulator {
   bool BeginsTurn() const;
   void Tick(Observed& observed);
   Observed RunFor(double milliseconds, bool ticks);
+  double Random();  // 0 to 1
   double Noise();
 
   Controller controller_;
@@ -110,6 +113,7 @@ class Simulator {
   uint64_t now_ns_ = 1'000'000'000;
   int64_t clock_offset_ns_ = 0;
   double noise_ = 0;
+  double bandwidth_share_ = 1;
   std::mt19937_64 random_{4};
 };
 

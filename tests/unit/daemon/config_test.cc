@@ -44,6 +44,7 @@ TEST(ConfigTest, EveryFieldArrives) {
     access { socket_mode: "0600" socket_group: "0" allowed_uids: 5 allowed_uids: 6 }
     limits { max_sessions: 3 max_watchers: 2 }
     congestion { target_bdp: 3 interval_us: 1000 idle_after_us: 2000 min_window_bytes: 4096 }
+    replanning { min_gain: 0.1 payback_s: 20 min_interval_s: 3 max_move: "64MiB" }
     profile { link_bytes_per_s: 5e9 })");
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->device.kind, DeviceOptions::Kind::kEmulated);
@@ -58,6 +59,10 @@ TEST(ConfigTest, EveryFieldArrives) {
   EXPECT_THAT(options->allowed_uids, testing::ElementsAre(5, 6));
   EXPECT_EQ(options->limits.max_sessions, 3u);
   EXPECT_EQ(options->congestion.interval_ns, 1'000'000u);
+  EXPECT_EQ(options->replan.min_gain, 0.1);
+  EXPECT_EQ(options->replan.payback_s, 20);
+  EXPECT_EQ(options->replan.min_interval_s, 3);
+  EXPECT_EQ(options->replan.max_move_bytes, uint64_t{64} << 20);
   DeviceDescription device;
   device.kind = "emulated";
   const auto profile = ObtainProfile(options->profile, device, NoProbe);
@@ -110,6 +115,10 @@ TEST(ConfigTest, EveryBadFieldIsNamed) {
       {"profile { copy_engine_bytes_per_s: inf }", "profile.copy_engine_bytes_per_s"},
       {"profile { flops_per_s: nan }", "profile.flops_per_s"},
       {"profile { round_trip_ns: 0 }", "profile.round_trip_ns"},
+      {"replanning { min_gain: 1.5 }", "replanning.min_gain"},
+      {"replanning { payback_s: -1 }", "replanning.payback_s"},
+      {"replanning { min_interval_s: nan }", "replanning.min_interval_s"},
+      {"replanning { max_move: 'much' }", "replanning.max_move"},
       {"profile { copy_to_host_bytes_per_s: 0 }", "profile.copy_to_host_bytes_per_s"},
       {"profile { source: 'guess' }", "profile.source"},
       {"profile { source: 'x.json' name: 'gh200' }", "profile.name"},

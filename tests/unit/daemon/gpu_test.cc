@@ -18,9 +18,11 @@ class GpuTest : public testing::Test {
   void SetUp() override {
     options_.runtime_dir = directory_.path();
     options_.device.kind = DeviceOptions::Kind::kCuda;
-    options_.capacity_bytes[TierIndex(Tier::kHost)] = uint64_t{8} << 30;
     auto device = OpenDevice(options_.device);
     ASSERT_TRUE(device.ok()) << device.status();
+    const auto host = (*device)->GetTier(Tier::kHost);
+    ASSERT_TRUE(host.ok()) << host.status();
+    options_.capacity_bytes[TierIndex(Tier::kHost)] = std::min(uint64_t{8} << 30, host->total_bytes / 2);
     auto daemon = Daemon::Start(options_, *std::move(device));
     ASSERT_TRUE(daemon.ok()) << daemon.status();
     daemon_ = *std::move(daemon);
@@ -107,18 +109,19 @@ TEST_F(GpuTest, SplitTensorIsZeroHoldsBytesAndItsDescriptorsRebase) {
 TEST_F(GpuTest, MemoryOfTheDeadIsReallyBack) {
   const uint64_t capacity = daemon_->ledger().Pools()[0].capacity_bytes;
   const uint64_t rows = capacity / 10 * 9 / (uint64_t{1} << 20);
+  const uint64_t host_bytes = daemon_->ledger().Pools()[1].capacity_bytes / 2;
   for (int round = 0; round < 3; ++round) {
     TestSession session(directory_.path());
     v1::AllocateTensorsResponse response;
     v1::TensorSpec spec = TestSession::Spec("w", rows, uint64_t{1} << 20);
     spec.set_data_type(v1::DATA_TYPE_U8);
-    v1::TensorSpec remote = TestSession::Spec("r", 4096, uint64_t{1} << 20, 1);
+    v1::TensorSpec remote = TestSession::Spec("r", host_bytes >> 20, uint64_t{1} << 20, 1);
     remote.set_data_type(v1::DATA_TYPE_U8);
     auto begin = std::chrono::steady_clock::now();
     ASSERT_THAT(session.Allocate("g", {spec, remote}, &response), IsOk()) << "round " << round;
     std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
-    std::printf("allocated %.1f GiB of HBM and 4 GiB of host memory in %.1f ms\n", static_cast<double>(rows) / 1024,
-                took.count());
+    std::printf("allocated %.1f GiB of HBM and %.1f GiB of host memory in %.1f ms\n", static_cast<double>(rows) / 1024,
+                static_cast<double>(host_bytes) / (1 << 30), took.count());
     begin = std::chrono::steady_clock::now();
     session.connection.Close();
     ASSERT_TRUE(WaitUntil([&] { return daemon_->ledger().Pools()[0].session_bytes == 0; }));

@@ -30,7 +30,10 @@ class PlanTest : public testing::Test {
     request.set_hbm_budget_bytes(1'500'000'000);
     return request;
   }
-  TestDaemon daemon_;
+  // Pools that hold it; emulated memory costs nothing before it is made.
+  TestDaemon daemon_{[](DaemonOptions* options) {
+    options->device.emulated.tier_bytes = {uint64_t{4} << 30, uint64_t{8} << 30, 0};
+  }};
   Stubs stubs_{daemon_.options().runtime_dir};
 };
 
@@ -57,6 +60,7 @@ TEST_F(PlanTest, WithATokenItIsInForceWithTheNextVersion) {
   v1::PlanPassRequest request = Request();
   request.set_session_token(session.token());
   for (uint64_t version = 1; version <= 3; ++version) {
+    request.mutable_operations(0)->set_name("attention" + std::to_string(version));  // other tensors: a plan anew
     ASSERT_THAT(Call(*stubs_.plan, &Stub::PlanPass, request, &plan), IsOk());
     EXPECT_EQ(plan.version(), version);
     EXPECT_EQ(plan.session_id(), session.id());
@@ -93,6 +97,12 @@ TEST_F(PlanTest, EveryBadFieldIsNamed) {
       {"operations[1].max_ratio", [](auto& r) { r.mutable_operations(1)->set_max_ratio(1.5); }},
       {"operations[1].max_ratio",
        [](auto& r) { r.mutable_operations(1)->set_min_ratio(0.5), r.mutable_operations(1)->set_max_ratio(0.4); }},
+      {"operations[0].stored_bytes",
+       [](auto& r) { r.mutable_operations(0)->set_stored_bytes((uint64_t{1} << 50) + 1); }},
+      {"operations[0].kind", [](auto& r) { r.mutable_operations(0)->set_kind(static_cast<v1::Operation::Kind>(7)); }},
+      {"operations[1].rows", [](auto& r) { r.mutable_operations(1)->set_rows(999); }},
+      {"operations[1].tile_rows",
+       [](auto& r) { r.mutable_operations(1)->set_rows(1000), r.mutable_operations(1)->set_tile_rows(4097); }},
   };
   for (const auto& [field, spoil] : cases) {
     v1::PlanPassRequest request = Request();
@@ -149,6 +159,8 @@ TEST_F(PlanTest, ProfileOfTheEmulatedDeviceIsItsModel) {
   EXPECT_EQ(profile.round_trip_ns(), link.round_trip_ns);
   EXPECT_EQ(profile.cliff_bytes(), link.cliff_bytes);
   EXPECT_EQ(profile.source(), "default");
+  EXPECT_EQ(profile.measured_unix_s(), 0u);
+  EXPECT_EQ(profile.age_s(), 0u);
 }
 
 }  // namespace

@@ -161,6 +161,45 @@ TEST_F(CommandsTest, CongestionShowsWindowsByLink) {
   EXPECT_THAT(Out({"congestion"}), HasSubstr("past its window"));
 }
 
+TEST_F(CommandsTest, ProfileSaysWhereItComesFrom) {
+  EXPECT_EQ(Out({"profile"}),
+            R"(source        measured 2h 13m ago in 1.40 s, by an earlier run
+HBM           3010 GB/s
+link          51.2 GB/s, full with 128 KiB in flight, round trip 1.84 us
+cliff         1.00 MiB in flight
+copy engine   54.9 GB/s to HBM, 55.1 GB/s to the host
+tensor cores  812 TFLOP/s
+
+BATCH        HBM     PRODUCTS  AN OPERATION
+    1  2890 GB/s  812 TFLOP/s       1.50 us
+  512  3010 GB/s  690 TFLOP/s       4.00 us
+)");
+  v1::Profile& profile = script().profile;
+  profile.set_source("configured");
+  profile.set_from_cache(false);
+  EXPECT_THAT(Out({"profile"}), HasSubstr("source        configured, measured 2h 13m ago in 1.40 s\n"));
+  profile.clear_batch_rates();
+  profile.clear_copy_to_host_bytes_per_s();
+  profile.clear_measured_unix_s();
+  profile.set_source("default");
+  EXPECT_THAT(Out({"profile"}), HasSubstr("source        default\n"));
+  EXPECT_THAT(Out({"profile"}), HasSubstr("54.9 GB/s to HBM\n"));
+  EXPECT_THAT(Out({"profile"}), Not(HasSubstr("BATCH")));
+}
+
+TEST_F(CommandsTest, PlansShowsTheRemoteShareOfEachOperation) {
+  EXPECT_EQ(Out({"plans", "3"}),
+            R"(session 3, plan v2: 1.00 GiB remote, 32.0 MiB moved since the version before
+a pass takes 5.50 ms (further steps may bring 5.40 ms; one ratio for all 6.00 ms; all in HBM 4.80 ms)
+OPERATION     REMOTE  ROWS  TIER      TIME
+layers.0.qkv   6.2 %   384  host  20.00 us
+layers.0.kv      0 %     -  -     10.00 us
+)");
+  const Result none = Dakctl(daemon_.runtime_dir(), {"plans", "4"});
+  EXPECT_EQ(none.exit_code, kExitFailed);
+  EXPECT_THAT(none.err, HasSubstr("there is no such session"));
+}
+
 TEST_F(CommandsTest, WithdrawSaysWhoIsStillAttached) {
   std::string seen;
   uint32_t attached = 2;
@@ -187,6 +226,8 @@ TEST_F(CommandsTest, EveryAnswerSurvivesTheWayThroughJson) {
   same(FromJson<v1::ListPublicationsResponse>(Out({"publications", "--json"})), script().publications);
   same(FromJson<v1::GetQuotasResponse>(Out({"quotas", "--json"})), script().quotas);
   same(FromJson<v1::GetCongestionResponse>(Out({"congestion", "--json"})), script().congestion);
+  same(FromJson<v1::Profile>(Out({"profile", "--json"})), script().profile);
+  same(FromJson<v1::Plan>(Out({"plans", "3", "--json"})), script().plan);
   EXPECT_THAT(Out({"sessions", "--json"}), HasSubstr("\"session_id\": \"3\"")) << "the API's field names";
 }
 
@@ -250,10 +291,11 @@ TEST_F(CommandsTest, NamesFromTheDaemonCannotSteerTheTerminal) {
   script().publications.mutable_publications(0)->set_name(hostile);
   script().publications.mutable_publications(0)->set_fingerprint(hostile);
   script().congestion.mutable_links(0)->mutable_sessions(0)->set_name(hostile);
+  script().profile.set_source(hostile);
   script().events[0].set_subject(hostile);
   script().events[1].set_message(hostile);
   for (const char* command :
-       {"status", "sessions", "tensors", "publications", "quotas", "congestion", "events", "watch"}) {
+       {"status", "sessions", "tensors", "publications", "quotas", "congestion", "profile", "events", "watch"}) {
     for (const char* style : {"--bytes", "--json"}) {
       std::vector<std::string> args = {command, style};
       if (args[0] == "watch") args.push_back("--count=1");

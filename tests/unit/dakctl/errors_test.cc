@@ -47,6 +47,8 @@ TEST(ErrorsTest, EveryCommandNamesTheSocketThatIsNotThere) {
                                                                                     {"quotas"},
                                                                                     {"quotas", "set", "1", "hbm", "1"},
                                                                                     {"congestion"},
+                                                                                    {"profile"},
+                                                                                    {"plans", "3"},
                                                                                     {"events"},
                                                                                     {"events", "--follow"},
                                                                                     {"watch"},
@@ -169,7 +171,7 @@ TEST(ErrorsTest, ShowsOtherRefusals) {
   FakeDaemon daemon;
   daemon.script().status = grpc::Status(grpc::StatusCode::PERMISSION_DENIED, "only for root");
   for (const char* command :
-       {"status", "pools", "sessions", "tensors", "publications", "quotas", "congestion", "events"}) {
+       {"status", "pools", "sessions", "tensors", "publications", "quotas", "congestion", "profile", "events"}) {
     const Result result = Dakctl(daemon.runtime_dir(), {command});
     EXPECT_EQ(result.exit_code, kExitFailed) << command;
     EXPECT_EQ(result.err, "dakctl: only for root [PERMISSION_DENIED]\n") << command;

@@ -95,17 +95,39 @@ class FakeDaemon::Tensors final : public v1::TensorService::Service {
   Script& script_;
 };
 
+class FakeDaemon::Plans final : public v1::PlanService::Service {
+ public:
+  explicit Plans(Script& script) : script_(script) {}
+  grpc::Status GetProfile(grpc::ServerContext*, const v1::GetProfileRequest*, v1::Profile* response) override {
+    *response = script_.profile;
+    return script_.status;
+  }
+  grpc::Status GetPlan(grpc::ServerContext*, const v1::GetPlanRequest* request, v1::Plan* response) override {
+    if (!script_.status.ok()) return script_.status;
+    if (request->session_id() != script_.plan.session_id()) {
+      return {grpc::StatusCode::NOT_FOUND, "session_id: there is no such session"};
+    }
+    *response = script_.plan;
+    return grpc::Status::OK;
+  }
+
+ private:
+  Script& script_;
+};
+
 FakeDaemon::FakeDaemon(Script script)
     : script_(std::move(script)),
       dir_(MakeFolder()),
       node_(std::make_unique<Node>(script_)),
       sessions_(std::make_unique<Sessions>(script_)),
-      tensors_(std::make_unique<Tensors>(script_)) {
+      tensors_(std::make_unique<Tensors>(script_)),
+      plans_(std::make_unique<Plans>(script_)) {
   grpc::ServerBuilder builder;
   builder.AddListeningPort("unix:" + dir_ + "/control.sock", grpc::InsecureServerCredentials());
   builder.RegisterService(node_.get());
   builder.RegisterService(sessions_.get());
   builder.RegisterService(tensors_.get());
+  builder.RegisterService(plans_.get());
   server_ = builder.BuildAndStart();
   EXPECT_NE(server_, nullptr);
 }

@@ -11,6 +11,7 @@
 
 #include "daemon/dakctl/dakctl.h"
 #include "dak/v1/node.grpc.pb.h"
+#include "dak/v1/plan.grpc.pb.h"
 #include "dak/v1/session.grpc.pb.h"
 #include "dak/v1/tensor.grpc.pb.h"
 
@@ -28,6 +29,8 @@ struct Script {
   v1::ListPublicationsResponse publications;
   v1::GetQuotasResponse quotas;
   v1::GetCongestionResponse congestion;
+  v1::Profile profile;
+  v1::Plan plan;  // of its session_id; others have none
   std::function<grpc::Status(const v1::SetQuotaRequest&, v1::SetQuotaResponse*)> set_quota;
   std::function<grpc::Status(const v1::WithdrawPublicationRequest&, v1::WithdrawPublicationResponse*)> withdraw;
   // Past events first; then the stream stays open until the call ends, unless `end_events` is given.
@@ -52,12 +55,14 @@ class FakeDaemon {
   class Node;
   class Sessions;
   class Tensors;
+  class Plans;
 
   Script script_;
   std::string dir_;
   std::unique_ptr<Node> node_;
   std::unique_ptr<Sessions> sessions_;
   std::unique_ptr<Tensors> tensors_;
+  std::unique_ptr<Plans> plans_;
   std::unique_ptr<grpc::Server> server_;
 };
 

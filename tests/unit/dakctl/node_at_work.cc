@@ -66,6 +66,18 @@ Script NodeAtWork() {
                               achieved_bytes_per_s: 48700000000 round_trip_ns: 2600 inflight_peak_bytes: 131072 }
                    sessions { session_id: 12 name: "idle" weight: 50 window_bytes: 8192 } })",
         script.congestion);
+  Parse(R"(hbm_bytes_per_s: 3010e9 link_bytes_per_s: 51.2e9 copy_engine_bytes_per_s: 54.9e9 round_trip_ns: 1840
+           knee_bytes: 131072 cliff_bytes: 1048576 flops_per_s: 812e12 source: "measured"
+           copy_to_host_bytes_per_s: 55.1e9 measured_unix_s: 1700000000 age_s: 8000 measuring_s: 1.4 from_cache: true
+           batch_rates { batch: 1 hbm_bytes_per_s: 2890e9 flops_per_s: 812e12 operation_s: 1.5e-6 }
+           batch_rates { batch: 512 hbm_bytes_per_s: 3010e9 flops_per_s: 690e12 operation_s: 4e-6 })",
+        script.profile);
+  Parse(R"(session_id: 3 version: 2 predicted_s: 0.0055 uniform_s: 0.006 all_hbm_s: 0.0048 remote_bytes: 1073741824
+           moved_bytes: 33554432 target_s: 0.0054
+           operations { name: "layers.0.qkv" offload_ratio: 0.0625 predicted_s: 2e-5 remote_rows: 384
+                        remote_tier: "host" }
+           operations { name: "layers.0.kv" predicted_s: 1e-5 remote_tier: "host" })",
+        script.plan);
   script.events = {
       MakeEvent(R"(sequence: 1 time_unix_ns: 1700000000123000000 type: SESSION_OPENED session_id: 3
                                 subject: "llama-3-8b")"),

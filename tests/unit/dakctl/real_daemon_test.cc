@@ -114,7 +114,8 @@ TEST_F(RealDaemonTest, FollowsEventsUntilTheDaemonStops) {
 }
 
 TEST_F(RealDaemonTest, EveryQueryIsOneJsonDocument) {
-  for (const char* command : {"status", "pools", "sessions", "tensors", "publications", "quotas", "congestion"}) {
+  for (const char* command :
+       {"status", "pools", "sessions", "tensors", "publications", "quotas", "congestion", "profile"}) {
     google::protobuf::Struct document;
     const std::string out = Out({command, "--json"});
     EXPECT_TRUE(google::protobuf::util::JsonStringToMessage(out, &document).ok()) << command << "\n" << out;

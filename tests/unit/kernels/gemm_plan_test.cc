@@ -23,8 +23,32 @@ TEST(PlanGemmTest, EveryShapeGetsCtasForItsPartsAndFitsTheDevice) {
     ASSERT_LE(plan.remote_ctas, kMaxRemoteCtas);
     ASSERT_LE(plan.remote_ctas + plan.local_ctas, std::max(device.multiprocessors, 2u));
     ASSERT_LE(plan.local_ctas, LocalChunks(local_rows, k, plan));
-    ASSERT_LE(plan.remote_ctas, RemoteChunks(n - local_rows, k));
+    if (local_rows < n) {
+      ASSERT_LE(plan.remote_ctas, CutRemote(n - local_rows, k).count);
+    }
   }
+}
+
+TEST(CutRemoteTest, EveryChunkIsInOneUnitAndTilesAreCutOnlyWhereTheyAreFew) {
+  for (uint64_t rows = 1; rows < 20'000; rows += 1 + rows / 7) {
+    for (uint64_t k = 8; k < 60'000; k += 8 + k / 5 / 8 * 8) {
+      const RemoteUnits units = CutRemote(rows, k);
+      const uint64_t tiles = DivideUp(rows, kBoxRows);
+      const uint64_t k_chunks = DivideUp(k, kChunkColumns);
+      ASSERT_EQ(units.count, tiles * units.per_tile);
+      ASSERT_GE(units.chunks * units.per_tile, k_chunks) << rows << " x " << k;
+      ASSERT_LT(units.chunks * (units.per_tile - 1), k_chunks) << "no unit is empty";
+      if (units.per_tile > 1) {
+        ASSERT_LE(units.count, kMaxSharedUnits);
+        ASSERT_GE(units.chunks, 8u);
+      }
+    }
+  }
+}
+
+TEST(CutRemoteTest, FewTilesGiveEveryCtaSeveralUnits) {
+  EXPECT_GE(CutRemote(410, 14'336).count, 100u);
+  EXPECT_EQ(CutRemote(64 * 500, 4096).per_tile, 1u);
 }
 
 TEST(PlanGemmTest, AFullLinkIsFilledByFewCtas) {

@@ -75,6 +75,11 @@ TEST(PlanPrefillTest, TheFirstWaveIsLocalWhereTheOthersHaveRoom) {
   EXPECT_EQ(all_remote.layout.first_remote_tile, 0u);
 }
 
+TEST(PlanPrefillTest, XIsKeptInL2WhereItFits) {
+  EXPECT_TRUE(PlanPrefill(2'048, 4'096, 4'096, 4'096, {}, {}).keep_x);
+  EXPECT_FALSE(PlanPrefill(4'096, 4'096, 14'336, 4'096, {}, {}).keep_x);
+}
+
 // ---- The layout -----------------------------------------------------------------------------------------------------
 
 TEST(PrefillLayoutTest, EveryBoxIsInOneTile) {

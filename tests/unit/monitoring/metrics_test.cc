@@ -56,6 +56,27 @@ TEST(MetricsTest, ShowsSessionsInBaseUnits) {
   EXPECT_EQ(samples.at(R"(dak_session_quota_limit_bytes{session="7",name="llama",tier="hbm"})"), 50 << 20);
 }
 
+TEST(MetricsTest, SaysWhereTheProfileComesFrom) {
+  const auto samples = Parse(PopulatedMetrics()->Render()).samples;
+  EXPECT_EQ(samples.at(R"(dak_profile_info{source="measured"})"), 1);
+  EXPECT_EQ(samples.at("dak_profile_failures"), 2);
+  EXPECT_EQ(samples.at("dak_profile_measured_timestamp_seconds"), 1'700'000'000);
+  Metrics unmeasured([] { return Snapshot(); });
+  EXPECT_THAT(Parse(unmeasured.Render()).samples, Not(Contains(Key("dak_profile_measured_timestamp_seconds"))));
+}
+
+TEST(MetricsTest, CountsReplansAndWhatTheyMove) {
+  Metrics metrics([] { return Snapshot(); });
+  EXPECT_EQ(Parse(metrics.Render()).samples.at(R"(dak_replans_total{outcome="failed"})"), 0);
+  metrics.CountReplan("changed", 100);
+  metrics.CountReplan("changed", 20);
+  metrics.CountReplan("unchanged", 0);
+  const auto samples = Parse(metrics.Render()).samples;
+  EXPECT_EQ(samples.at(R"(dak_replans_total{outcome="changed"})"), 2);
+  EXPECT_EQ(samples.at(R"(dak_replans_total{outcome="unchanged"})"), 1);
+  EXPECT_EQ(samples.at("dak_plan_moved_bytes_total"), 120);
+}
+
 TEST(MetricsTest, LeavesOutWhatASessionDoesNotHave) {
   const auto samples = Parse(PopulatedMetrics()->Render()).samples;
   EXPECT_THAT(samples, Not(Contains(Key(R"(dak_session_quota_limit_bytes{session="7",name="llama",tier="host"})"))));
@@ -68,6 +89,7 @@ TEST(MetricsTest, ShowsLinksAndCountsWhatHappened) {
   const auto samples = Parse(PopulatedMetrics()->Render()).samples;
   EXPECT_EQ(samples.at(R"(dak_link_window_target_bytes{link="0"})"), 184'000);
   EXPECT_EQ(samples.at(R"(dak_link_bandwidth_bytes_per_second{link="0"})"), 51.1e9);
+  EXPECT_EQ(samples.at(R"(dak_link_unexplained_bytes{link="0"})"), 600'000);
   EXPECT_EQ(samples.at(R"(dak_link_round_trip_seconds_count{link="0"})"), 1);
   EXPECT_EQ(samples.at(R"(dak_link_round_trip_seconds_bucket{link="0",le="2e-06"})"), 0);
   EXPECT_EQ(samples.at(R"(dak_link_round_trip_seconds_bucket{link="0",le="3e-06"})"), 1);

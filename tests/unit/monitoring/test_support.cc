@@ -22,6 +22,9 @@ Snapshot SampleSnapshot() {
   snapshot.device_kind = "emulated";
   snapshot.device_name = "emulated";
   snapshot.publication_count = 1;
+  snapshot.profile_source = "measured";
+  snapshot.profile_failures = 2;
+  snapshot.profile_measured_unix_s = 1'700'000'000;
   snapshot.pools.push_back({.tier = Tier::kHbm,
                             .capacity_bytes = 100 << 20,
                             .free_bytes = 60 << 20,
@@ -51,7 +54,8 @@ Snapshot SampleSnapshot() {
   idle.name = "idle";
   idle.limit_bytes = {kNoLimit, kNoLimit, kNoLimit};
   snapshot.sessions = {planned, idle};
-  snapshot.links.push_back({.link = 0, .target_bytes = 184'000, .bandwidth_bytes_per_s = 51'100'000'000});
+  snapshot.links.push_back(
+      {.link = 0, .target_bytes = 184'000, .bandwidth_bytes_per_s = 51'100'000'000, .unexplained_bytes = 600'000});
   return snapshot;
 }
 

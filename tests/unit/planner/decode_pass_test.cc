@@ -67,6 +67,9 @@ TEST(DecodePassTest, MatrixIsReadOnceAndMultipliedForEachSequence) {
   EXPECT_EQ(qkv.split.row_bytes, 2u * 4096);
   EXPECT_EQ(qkv.operation.bytes, 6144u * 4096 * 2);
   EXPECT_EQ(qkv.operation.flops, 2.0 * 8 * 6144 * 4096);
+  EXPECT_EQ(qkv.operation.batch, 8u);
+  EXPECT_EQ(Find(pass, "embedding").operation.batch, 0u);
+  EXPECT_EQ(Find(pass, "layers.0.kv").operation.batch, 0u);
   EXPECT_EQ(Find(pass, "layers.31.down").split.row_bytes, 2u * 14336);
   EXPECT_EQ(pass.layer_weight_bytes, 2u * 4096 * (6144 + 4096 + 3 * 14336));
 }
@@ -107,6 +110,8 @@ TEST(DecodePassTest, ExpertsAreReadAsOftenAsTokensChooseThem) {
       Find(MustDescribe("mixtral-8x7b.json", {.batch = 256, .context_tokens = 1}), "layers.0.down");
   EXPECT_NEAR(static_cast<double>(many.operation.bytes), static_cast<double>(many.operation.stored_bytes), 1);
   EXPECT_EQ(many.operation.flops, 256 * 2.0 * 2 * 4096 * 14336);
+  EXPECT_EQ(one.operation.batch, 1u);
+  EXPECT_EQ(many.operation.batch, 64u);
 }
 
 TEST(DecodePassTest, RefusesShapesOutOfRange) {

@@ -48,7 +48,7 @@ class Program {
     parameters.msg_lev = GLP_MSG_OFF;
     if (glp_exact(problem_.get(), &parameters) != 0) return std::nullopt;
     if (glp_get_status(problem_.get()) != GLP_OPT) return std::nullopt;
-    return glp_get_obj_val(problem_.get());
+    return glp_get_obj_val(problem_.get()) + own_s_;
   }
 
  private:
@@ -85,17 +85,30 @@ class Program {
     AddRow(remote, GLP_LO, bytes - std::min(bytes, static_cast<double>(pass.hbm_budget_bytes)));
   }
 
+  BatchRate BatchRateOf(uint64_t batch) const {
+    BatchRate found{.hbm_bytes_per_s = profile_.hbm_bytes_per_s, .flops_per_s = profile_.flops_per_s};
+    if (batch == 0) return found;
+    uint64_t before = 0;
+    for (const BatchRate& rate : profile_.batch_rates) {
+      if (batch > before) found = rate;
+      before = rate.batch;
+    }
+    return found;
+  }
+
   // A session's share of a rate is weight / weights_; rows that have one are multiplied by weights_.
   void AddOperation(const Operation& operation, double weight, Terms& remote) {
     const double read = static_cast<double>(operation.bytes);
     const int time = AddColumn(weight);
+    const BatchRate rate = BatchRateOf(operation.batch);
+    own_s_ += weight * rate.operation_s;
     Terms compute;
-    compute.Add(time, profile_.flops_per_s);
+    compute.Add(time, rate.flops_per_s);
     AddRow(compute, GLP_LO, operation.flops);
     Terms ratio;
     Terms hbm;
     Terms link;
-    hbm.Add(time, profile_.hbm_bytes_per_s);
+    hbm.Add(time, rate.hbm_bytes_per_s);
     link.Add(time, -profile_.link_bytes_per_s * weight);
     for (size_t k = 0; k < profile_.remote_tiers.size(); ++k) {
       const int tier = AddColumn(0);
@@ -126,6 +139,7 @@ class Program {
   std::unique_ptr<glp_prob, Delete> problem_{glp_create_prob()};
   double weights_ = 0;
   double total_bytes_ = 0;
+  double own_s_ = 0;  // weighted; it is in every plan alike
   Terms all_remote_;
   Terms on_tier_[kMaxRemoteTiers];
 };

@@ -42,6 +42,18 @@ class Maker {
       if (k > 0 && OneIn(4)) tier.bytes_per_s = profile.remote_tiers[0].bytes_per_s;
       profile.remote_tiers.push_back(tier);
     }
+    if (OneIn(3)) MakeBatchRates(profile);
+  }
+
+  // Better and worse than the plain rates.
+  void MakeBatchRates(Profile& profile) {
+    const size_t count = 1 + Below(3);
+    for (size_t i = 0; i < count; ++i) {
+      profile.batch_rates.push_back({.batch = (i + 1) * 8,
+                                     .hbm_bytes_per_s = Whole(profile.hbm_bytes_per_s * Log(0.1, 2)),
+                                     .flops_per_s = Whole(profile.flops_per_s * Log(0.1, 2)),
+                                     .operation_s = OneIn(2) ? 0 : Log(1e-9, 1e-4)});
+    }
   }
 
   uint64_t Bytes() {
@@ -73,6 +85,7 @@ class Maker {
   Operation MakeOperation(const Profile& profile, size_t index) {
     Operation operation{.name = absl::StrCat("op", index), .bytes = Bytes()};
     if (OneIn(4)) operation.stored_bytes = Stored(operation.bytes);
+    if (!profile.batch_rates.empty()) operation.batch = Below(30);
     const double hbm_s = static_cast<double>(operation.bytes) / profile.hbm_bytes_per_s;
     if (!OneIn(4)) operation.flops = std::floor(hbm_s * profile.flops_per_s * (OneIn(5) ? 1 : Log(0.01, 100)));
     if (OneIn(3)) {
@@ -170,14 +183,19 @@ std::string Describe(const RandomCase& random_case) {
   const Profile& profile = random_case.profile;
   std::string text = absl::StrCat("hbm ", profile.hbm_bytes_per_s, " link ", profile.link_bytes_per_s, " flops ",
                                   profile.flops_per_s, " hbm capacity ", random_case.hbm_capacity_bytes, "\n");
+  for (const BatchRate& rate : profile.batch_rates) {
+    absl::StrAppend(&text, "  batch ", rate.batch, " hbm ", rate.hbm_bytes_per_s, " flops ", rate.flops_per_s, " own ",
+                    rate.operation_s, "\n");
+  }
   for (const RemoteTier& tier : profile.remote_tiers) {
     absl::StrAppend(&text, "  tier rate ", tier.bytes_per_s, " capacity ", tier.capacity_bytes, "\n");
   }
   for (const Pass& pass : random_case.passes) {
     absl::StrAppend(&text, "pass weight ", pass.weight, " budget ", pass.hbm_budget_bytes, "\n");
     for (const Operation& operation : pass.operations) {
-      absl::StrAppend(&text, "  bytes ", operation.bytes, " stored ", operation.stored_bytes, " flops ",
-                      operation.flops, " ratio ", operation.min_ratio, " to ", operation.max_ratio, "\n");
+      absl::StrAppend(&text, "  batch ", operation.batch, " bytes ", operation.bytes, " stored ",
+                      operation.stored_bytes, " flops ", operation.flops, " ratio ", operation.min_ratio, " to ",
+                      operation.max_ratio, "\n");
     }
   }
   return text;

@@ -1,0 +1,160 @@
+#include "kernels/gemm_tuning.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "allocator/base/error_detail.h"
+
+namespace dak::kernels {
+namespace {
+
+constexpr char kLine[] = "bf16,64,4096,14336,4000,2,8,1,5,NVIDIA H100 80GB HBM3";
+
+TuningKey Key() { return {"NVIDIA H100 80GB HBM3", false, 64, 4096, 14'336, 4000}; }
+
+class TuningFileTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (std::filesystem::temp_directory_path() / "dak-tuning-XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::filesystem::path folder_;
+};
+
+TEST(GemmTuningTest, ReadsALineAndSkipsCommentsAndBlanks) {
+  const auto tuning = GemmTuning::Parse(absl::StrCat("# a comment\n\n  ", kLine, "  # another\r\n"));
+  ASSERT_TRUE(tuning.ok()) << tuning.status();
+  const TuningChoice* const choice = tuning->Find(Key());
+  ASSERT_NE(choice, nullptr);
+  EXPECT_EQ(*choice, (TuningChoice{2, 8, true, 5}));
+  TuningKey other = Key();
+  other.local_rows = 3999;
+  EXPECT_EQ(tuning->Find(other), nullptr);
+  other = Key();
+  other.device = "NVIDIA H200";
+  EXPECT_EQ(tuning->Find(other), nullptr);
+}
+
+TEST(GemmTuningTest, WhatItWritesItReads) {
+  GemmTuning tuning;
+  TuningKey f16 = Key();
+  f16.f16 = true;
+  f16.device = "a name, with a comma";
+  tuning.Set(Key(), {1, 12, false, 0});
+  tuning.Set(f16, {2, 6, true, 32});
+  const auto read = GemmTuning::Parse(tuning.ToText());
+  ASSERT_TRUE(read.ok()) << read.status();
+  ASSERT_NE(read->Find(Key()), nullptr);
+  ASSERT_NE(read->Find(f16), nullptr);
+  EXPECT_EQ(*read->Find(Key()), (TuningChoice{1, 12, false, 0}));
+  EXPECT_EQ(*read->Find(f16), (TuningChoice{2, 6, true, 32}));
+}
+
+TEST(GemmTuningTest, RefusesBadLinesWithTheirNumber) {
+  const auto field = [](const std::string& line) {
+    const auto tuning = GemmTuning::Parse(absl::StrCat(kLine, "\n", line, "\n"));
+    EXPECT_EQ(tuning.status().code(), absl::StatusCode::kInvalidArgument) << line;
+    return DetailOf(tuning.status()).field;
+  };
+  EXPECT_EQ(field("bf16,64,4096"), "line 2");
+  EXPECT_EQ(field("f32,64,4096,14336,4000,2,8,1,5,d"), "line 2: element");
+  EXPECT_EQ(field("bf16,x,4096,14336,4000,2,8,1,5,d"), "line 2: batch_tile");
+  EXPECT_EQ(field("bf16,4,4096,14336,4000,2,8,1,5,d"), "line 2: batch_tile");
+  EXPECT_EQ(field("bf16,24,4096,14336,4000,2,8,1,5,d"), "line 2: batch_tile");
+  EXPECT_EQ(field("bf16,64,0,14336,4000,2,8,1,5,d"), "line 2: n");
+  EXPECT_EQ(field("bf16,64,4096,99999999999,4000,2,8,1,5,d"), "line 2: k");
+  EXPECT_EQ(field("bf16,64,4096,14336,4097,2,8,1,5,d"), "line 2: local_rows");
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,3,8,1,5,d"), "line 2: row_boxes");
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,1,1,5,d"), "line 2: local_inflight_boxes");
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,2,5,d"), "line 2: promote_local");
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,1,33,d"), "line 2: remote_ctas");
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,1,5,"), "line 2: device");
+  EXPECT_EQ(field(kLine), "line 2") << "twice the same shape";
+}
+
+TEST(GemmTuningTest, ForgetsOtherDevices) {
+  GemmTuning tuning;
+  TuningKey other = Key();
+  other.device = "another";
+  tuning.Set(Key(), {1, 12, false, 0});
+  tuning.Set(other, {1, 12, false, 0});
+  tuning.KeepOnly(Key().device);
+  EXPECT_NE(tuning.Find(Key()), nullptr);
+  EXPECT_EQ(tuning.Find(other), nullptr);
+  tuning.KeepOnly("neither");
+  EXPECT_TRUE(tuning.empty());
+}
+
+TEST_F(TuningFileTest, StoresAndLoads) {
+  const std::string path = folder_ / "tuning.csv";
+  GemmTuning tuning;
+  tuning.Set(Key(), {2, 8, true, 5});
+  ASSERT_TRUE(tuning.Store(path).ok());
+  tuning.Set(Key(), {1, 8, true, 5});
+  ASSERT_TRUE(tuning.Store(path).ok());
+  const auto loaded = GemmTuning::Load(path);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->ToText(), tuning.ToText());
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1) << "nothing else is left behind";
+}
+
+TEST_F(TuningFileTest, NamesTheFileThatIsMissingOrBroken) {
+  const std::string path = folder_ / "tuning.csv";
+  EXPECT_EQ(GemmTuning::Load(path).status().code(), absl::StatusCode::kNotFound);
+  std::ofstream(path) << "\nnonsense\n";
+  const absl::Status status = GemmTuning::Load(path).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find(path), absl::string_view::npos) << status;
+  EXPECT_EQ(DetailOf(status).field, "line 2");
+  const absl::Status unwritable = GemmTuning().Store(folder_ / "missing" / "tuning.csv");
+  EXPECT_EQ(unwritable.code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(unwritable.message().find("missing"), absl::string_view::npos);
+}
+
+TEST(ApplyChoiceTest, TakesTheChoiceAndStaysWithinTheDevice) {
+  const DeviceTraits device;
+  const GemmPlan model = PlanGemm(8, 14'336, 4096, 7168, device, {});
+  const GemmPlan plan = ApplyChoice({1, 7, false, 9}, 14'336, 4096, 7168, device, {}, model);
+  EXPECT_EQ(plan.batch_tile, model.batch_tile);
+  EXPECT_EQ(plan.row_boxes, 1u);
+  EXPECT_EQ(plan.local_inflight_boxes, 7u);
+  EXPECT_FALSE(plan.promote_local);
+  EXPECT_EQ(plan.remote_ctas, 9u);
+  EXPECT_LE(plan.local_ctas + plan.remote_ctas, device.multiprocessors);
+  EXPECT_GE(plan.local_ctas + plan.remote_ctas, 120u);
+}
+
+TEST(ApplyChoiceTest, EveryChoiceIsAPlanThatCanRun) {
+  std::mt19937_64 random(20261125);
+  for (int i = 0; i < 20'000; ++i) {
+    const uint64_t n = 1 + random() % (random() % 2 == 0 ? 200 : 40'000);
+    const uint64_t k = 8 * (1 + random() % 500);
+    const uint64_t local_rows = random() % 4 == 0 ? 0 : random() % 4 == 0 ? n : random() % (n + 1);
+    const DeviceTraits device{.multiprocessors = static_cast<uint32_t>(1 + random() % 140)};
+    TuningChoice choice;
+    choice.row_boxes = 1 + random() % 2;
+    choice.local_inflight_boxes = choice.row_boxes + random() % 20;
+    choice.remote_ctas = random() % (kMaxRemoteCtas + 1);
+    const GemmPlan model = PlanGemm(1 + random() % kMaxBatch, n, k, local_rows, device, {});
+    const GemmPlan plan = ApplyChoice(choice, n, k, local_rows, device, {}, model);
+    ASSERT_EQ(plan.remote_ctas == 0, local_rows == n);
+    ASSERT_EQ(plan.local_ctas == 0, local_rows == 0);
+    ASSERT_LE(plan.remote_ctas, kMaxRemoteCtas);
+    ASSERT_LE(plan.remote_ctas + plan.local_ctas, std::max(device.multiprocessors, 2u));
+    ASSERT_LE(plan.local_ctas, LocalChunks(local_rows, k, plan));
+    if (local_rows < n) {
+      ASSERT_LE(plan.remote_ctas, CutRemote(n - local_rows, k).count);
+    }
+    ASSERT_GE(plan.local_inflight_boxes, plan.row_boxes);
+  }
+}
+
+}  // namespace
+}  // namespace dak::kernels
