@@ -15,6 +15,7 @@ namespace {
 
 // More than any session can have in flight; keeps sums of what clients claim from overflowing.
 constexpr uint64_t kMostInflightBytes = uint64_t{1} << 32;
+constexpr uint32_t kBackgroundLink = 0;  // the one between the GPU and its host
 
 uint64_t Growth(uint64_t now, uint64_t before) { return now > before ? now - before : 0; }
 
@@ -68,7 +69,7 @@ absl::Status CongestionLoop::Add(uint64_t session_id, const std::string& name, u
   entry.name = name;
   entry.pages = std::move(pages);
   entry.links.resize(controllers_.size());
-  for (uint32_t link = 0; link < controllers_.size(); ++link) WritePages(link, 0);
+  for (uint32_t link = 0; link < controllers_.size(); ++link) WritePages(link);
   return absl::OkStatus();
 }
 
@@ -106,7 +107,6 @@ void CongestionLoop::TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_n
       static_cast<uint64_t>(2 * profile_.bandwidth_bytes_per_s * static_cast<double>(elapsed_ns) / 1e9);
   std::vector<congestion::SessionReport> reports;
   reports.reserve(sessions_.size());
-  uint64_t inflight_sum_bytes = 0;
   for (auto& [id, entry] : sessions_) {
     const LinkReportValues now = entry.pages->ReadReport(link);
     PerLink& state = entry.links[link];
@@ -114,7 +114,6 @@ void CongestionLoop::TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_n
     state.total.round_trip_ns += Growth(now.round_trip_ns, state.last.round_trip_ns);
     state.total.round_trips += Growth(now.round_trips, state.last.round_trips);
     state.last = now;
-    inflight_sum_bytes += std::min(now.inflight_bytes, kMostInflightBytes);
     reports.push_back({.session_id = id,
                        .bytes = now.bytes,
                        .round_trip_ns = now.round_trip_ns,
@@ -136,15 +135,50 @@ void CongestionLoop::TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_n
     }
     own.violating = state.violating;
   }
-  WritePages(link, inflight_sum_bytes);
+  WritePages(link);
 }
 
-void CongestionLoop::WritePages(uint32_t link, uint64_t inflight_sum_bytes) {
+void CongestionLoop::WritePages(uint32_t link) {
+  uint64_t inflight_sum_bytes = controllers_[link].background_window_bytes();
+  for (const auto& [id, entry] : sessions_) {
+    inflight_sum_bytes += std::min(entry.links[link].last.inflight_bytes, kMostInflightBytes);
+  }
   for (auto& [id, entry] : sessions_) {
     const uint64_t own = std::min(entry.links[link].last.inflight_bytes, kMostInflightBytes);
     entry.pages->WriteNeighbourInflight(link, Growth(inflight_sum_bytes, own));
     entry.pages->WriteWindow(link, controllers_[link].WindowOf(id));
   }
+}
+
+void CongestionLoop::BeginBackground() {
+  absl::MutexLock lock(&mutex_);
+  ChangeBackground(background_users_ + 1);
+}
+
+void CongestionLoop::EndBackground() {
+  absl::MutexLock lock(&mutex_);
+  ChangeBackground(background_users_ - 1);
+}
+
+void CongestionLoop::ChangeBackground(uint64_t users) {
+  const bool wanted = background_users_ > 0;
+  background_users_ = users;
+  if (wanted == (users > 0)) return;
+  controllers_[kBackgroundLink].SetBackgroundDemand(users > 0, MonotonicNs());
+  WritePages(kBackgroundLink);
+}
+
+// What is in flight comes back once a round trip, so shares of the target are shares of the rate.
+double CongestionLoop::BackgroundRate(uint32_t link) const {
+  const auto window = static_cast<double>(controllers_[link].background_window_bytes());
+  const double target = std::max(static_cast<double>(controllers_[link].target_bytes()), 1.0);
+  // Targets are whole tiles or less; what rounding takes isn't worth pacing for.
+  return profile_.bandwidth_bytes_per_s * (window >= 0.9 * target ? 1.0 : window / target);
+}
+
+double CongestionLoop::BackgroundBytesPerS() const {
+  absl::MutexLock lock(&mutex_);
+  return BackgroundRate(kBackgroundLink) / static_cast<double>(std::max<uint64_t>(background_users_, 1));
 }
 
 std::vector<LinkSnapshot> CongestionLoop::Snapshot() const {
@@ -153,6 +187,7 @@ std::vector<LinkSnapshot> CongestionLoop::Snapshot() const {
   for (size_t link = 0; link < controllers_.size(); ++link) {
     links[link].profile = profile_;
     links[link].target_bytes = controllers_[link].target_bytes();
+    links[link].background_bytes_per_s = static_cast<uint64_t>(BackgroundRate(static_cast<uint32_t>(link)));
     for (congestion::SessionState& state : controllers_[link].Sessions()) {
       const Entry& entry = sessions_.at(state.session_id);
       const LinkReportValues& total = entry.links[link].total;

@@ -38,6 +38,7 @@ struct SessionLinkState {
 struct LinkSnapshot {
   congestion::LinkProfile profile;
   uint64_t target_bytes = 0;
+  uint64_t background_bytes_per_s = 0;     // what the daemon's own copies may take; 0 while there are none
   std::vector<SessionLinkState> sessions;  // in order of id
 };
 
@@ -54,6 +55,13 @@ class CongestionLoop {
   absl::Status Add(uint64_t session_id, const std::string& name, uint32_t weight, std::shared_ptr<SessionPages> pages);
   void Remove(uint64_t session_id);
   void SetPlanVersion(uint64_t session_id, uint64_t version);
+
+  // The daemon's own copies over link 0. While at least one is between Begin and End, the division leaves them a share,
+  // at lower priority than sessions (docs/congestion.md); each may copy at the rate
+  // that BackgroundBytesPerS says at the time.
+  void BeginBackground();
+  void EndBackground();
+  double BackgroundBytesPerS() const;
 
   std::vector<LinkSnapshot> Snapshot() const;  // by link
 
@@ -79,7 +87,9 @@ class CongestionLoop {
   void Run();
   void TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_ns, std::vector<Violation>* violations)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void WritePages(uint32_t link, uint64_t inflight_sum_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WritePages(uint32_t link) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ChangeBackground(uint64_t users) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  double BackgroundRate(uint32_t link) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const congestion::LinkProfile profile_;
   const congestion::Parameters parameters_;
@@ -90,6 +100,7 @@ class CongestionLoop {
   std::vector<congestion::Controller> controllers_ ABSL_GUARDED_BY(mutex_);  // by link
   absl::btree_map<uint64_t, Entry> sessions_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_tick_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t background_users_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

@@ -21,6 +21,7 @@
 #include "daemon/ipc/control_acceptor.h"
 #include "daemon/ipc/handle_server.h"
 #include "daemon/rpc/call.h"
+#include "daemon/rpc/migration_service.h"
 #include "daemon/rpc/node_service.h"
 #include "daemon/rpc/plan_service.h"
 #include "daemon/rpc/session_service.h"
@@ -133,6 +134,7 @@ class Daemon::Impl {
     environment_.events = &events_;
     environment_.publications = &publications_;
     environment_.metrics = &metrics_;
+    environment_.congestion = &congestion_;
     environment_.limits = options.limits;
     service_.environment = &environment_;
     service_.congestion = &congestion_;
@@ -170,6 +172,7 @@ class Daemon::Impl {
 
   void Stop() {
     if (std::exchange(stopped_, true)) return;
+    environment_.stopping = true;
     if (acceptor_ != nullptr) acceptor_->Stop();
     if (server_ != nullptr) {
       server_->GetHealthCheckService()->SetServingStatus(false);
@@ -199,8 +202,8 @@ class Daemon::Impl {
     builder.SetMaxSendMessageSize(kMaxMessageBytes);
     builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::NUM_CQS, 1);
     builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::MAX_POLLERS, kMaxPollers);
-    for (grpc::Service* service :
-         std::initializer_list<grpc::Service*>{&session_service_, &tensor_service_, &plan_service_, &node_service_}) {
+    for (grpc::Service* service : std::initializer_list<grpc::Service*>{
+             &session_service_, &tensor_service_, &plan_service_, &node_service_, &migration_service_}) {
       builder.RegisterService(service);
     }
     server_ = builder.BuildAndStart();
@@ -226,6 +229,7 @@ class Daemon::Impl {
   TensorServiceImpl tensor_service_{&service_};
   PlanServiceImpl plan_service_{&service_};
   NodeServiceImpl node_service_{&service_};
+  MigrationServiceImpl migration_service_{&service_};
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<HandleServer> handles_;
   std::unique_ptr<ControlAcceptor> acceptor_;

@@ -80,6 +80,9 @@ inline constexpr FamilySpec kLinkTarget = {"dak_link_window_target_bytes", prome
                                            "The sum that the windows of the link's sessions are held at."};
 inline constexpr FamilySpec kLinkBandwidth = {"dak_link_bandwidth_bytes_per_second", prometheus::MetricType::Gauge,
                                               "Bandwidth of the link, as profiled or configured."};
+inline constexpr FamilySpec kLinkMigrationRate = {
+    "dak_link_migration_bytes_per_second", prometheus::MetricType::Gauge,
+    "Rate that the congestion controller leaves to migrations now; 0 while there are none."};
 
 // What happens, counted as it happens.
 inline constexpr FamilySpec kRpcDuration = {"dak_rpc_duration_seconds", prometheus::MetricType::Histogram,
@@ -93,6 +96,12 @@ inline constexpr FamilySpec kReclaimedBytes = {"dak_reclaimed_bytes_total", prom
                                                "Bytes that came back to the pools from sessions that were reclaimed."};
 inline constexpr FamilySpec kAllocationsRefused = {"dak_allocations_refused_total", prometheus::MetricType::Counter,
                                                    "Allocations that were refused."};
+inline constexpr FamilySpec kMigrations = {"dak_migrations_total", prometheus::MetricType::Counter,
+                                           "Moves of tensors, demotions and promotions of sessions, by how they went."};
+inline constexpr FamilySpec kMigrationBytes = {"dak_migration_bytes_total", prometheus::MetricType::Counter,
+                                               "Bytes that dakd copied for migrations, failed ones included."};
+inline constexpr FamilySpec kMigrationSeconds = {"dak_migration_copy_seconds_total", prometheus::MetricType::Counter,
+                                                 "Time that migrations spent copying, failed ones included."};
 inline constexpr FamilySpec kEvents = {"dak_events_total", prometheus::MetricType::Counter, "State changes."};
 inline constexpr FamilySpec kWindowViolations = {
     "dak_window_violations_total", prometheus::MetricType::Counter,

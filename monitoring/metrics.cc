@@ -49,6 +49,9 @@ class Metrics::Impl {
         sessions_reclaimed(*registry, kSessionsReclaimed, {"reason"}, kMaxSeries),
         bytes_reclaimed(*registry, kReclaimedBytes, {"reason", "tier"}, kMaxSeries),
         refused(*registry, kAllocationsRefused, {"reason"}, kMaxSeries),
+        migrations(*registry, kMigrations, {"kind", "result"}, kMaxSeries),
+        migration_bytes(*registry, kMigrationBytes, {"from", "to"}, kMaxSeries),
+        migration_seconds(*registry, kMigrationSeconds, {"kind"}, kMaxSeries),
         events(*registry, kEvents, {"type"}, kMaxSeries),
         violations(*registry, kWindowViolations, {}, 1) {
     // A counter that exists from the start shows its first increment as a rise; one that appears with it doesn't.
@@ -57,6 +60,14 @@ class Metrics::Impl {
       for (Tier tier : kAllTiers) bytes_reclaimed.Get({reason, TierName(tier)});
     }
     for (const char* reason : {"QUOTA_EXCEEDED", "POOL_EXHAUSTED", "DRIVER_ERROR"}) refused.Get({reason});
+    for (const char* kind : {"move", "demote", "promote"}) {
+      for (const char* result : {"done", "failed"}) migrations.Get({kind, result});
+      migration_seconds.Get({kind});
+    }
+    for (Tier remote : {Tier::kHost, Tier::kCxl}) {
+      migration_bytes.Get({TierName(Tier::kHbm), TierName(remote)});
+      migration_bytes.Get({TierName(remote), TierName(Tier::kHbm)});
+    }
     violations.Get({});
   }
 
@@ -67,6 +78,9 @@ class Metrics::Impl {
   CountedFamily<Counter> sessions_reclaimed;
   CountedFamily<Counter> bytes_reclaimed;
   CountedFamily<Counter> refused;
+  CountedFamily<Counter> migrations;
+  CountedFamily<Counter> migration_bytes;
+  CountedFamily<Counter> migration_seconds;
   CountedFamily<Counter> events;
   CountedFamily<Counter> violations;
 
@@ -108,6 +122,21 @@ void Metrics::CountReclaimedSession(const std::string& reason, const std::array<
 void Metrics::CountRefusedAllocation(const std::string& reason) { impl_->refused.Get({reason}).Increment(); }
 
 void Metrics::CountEvent(const std::string& type) { impl_->events.Get({type}).Increment(); }
+
+void Metrics::CountMigration(const std::string& kind, const std::string& result, uint64_t copy_ns) {
+  impl_->migrations.Get({kind, result}).Increment();
+  impl_->migration_seconds.Get({kind}).Increment(static_cast<double>(copy_ns) / 1e9);
+}
+
+void Metrics::CountMigratedBytes(const std::array<std::array<uint64_t, kTierCount>, kTierCount>& bytes) {
+  for (Tier from : kAllTiers) {
+    for (Tier to : kAllTiers) {
+      const uint64_t count = bytes[TierIndex(from)][TierIndex(to)];
+      if (count == 0) continue;
+      impl_->migration_bytes.Get({TierName(from), TierName(to)}).Increment(static_cast<double>(count));
+    }
+  }
+}
 
 void Metrics::ObserveRoundTrip(uint32_t link, double seconds) {
   impl_->round_trip.Get({absl::StrCat(link)}).Observe(seconds);

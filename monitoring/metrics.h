@@ -58,6 +58,7 @@ struct LinkSample {
   uint32_t link = 0;
   uint64_t target_bytes = 0;
   uint64_t bandwidth_bytes_per_s = 0;
+  uint64_t migration_bytes_per_s = 0;
 };
 
 struct Snapshot {
@@ -89,6 +90,11 @@ class Metrics {
   // An allocation that was refused: reason "QUOTA_EXCEEDED", "POOL_EXHAUSTED", "DRIVER_ERROR", ...
   void CountRefusedAllocation(const std::string& reason);
   void CountEvent(const std::string& type);
+  // A step of a migration that ended: kind "move", "demote", "promote"; result "prepared" (moves only), "done",
+  // "aborted", "failed".
+  void CountMigration(const std::string& kind, const std::string& result, uint64_t copy_ns);
+  // What was copied, [from][to] by TierIndex.
+  void CountMigratedBytes(const std::array<std::array<uint64_t, kTierCount>, kTierCount>& bytes);
   // Mean round trip of one session's remote reads over a controller interval.
   void ObserveRoundTrip(uint32_t link, double seconds);
   // One controller interval in which the session read past its window.

@@ -83,13 +83,14 @@ void CollectPools(const Snapshot& snapshot, std::vector<MetricFamily>& out) {
 }
 
 void CollectLinks(const Snapshot& snapshot, std::vector<MetricFamily>& out) {
-  FamilyWriter target(kLinkTarget), bandwidth(kLinkBandwidth);
+  FamilyWriter target(kLinkTarget), bandwidth(kLinkBandwidth), migration(kLinkMigrationRate);
   for (const LinkSample& link : snapshot.links) {
     const Labels labels = {{"link", absl::StrCat(link.link)}};
     target.Add(labels, link.target_bytes);
     bandwidth.Add(labels, link.bandwidth_bytes_per_s);
+    migration.Add(labels, link.migration_bytes_per_s);
   }
-  for (FamilyWriter* family : {&target, &bandwidth}) family->FlushTo(out);
+  for (FamilyWriter* family : {&target, &bandwidth, &migration}) family->FlushTo(out);
 }
 
 absl::Span<const SessionSample> Listed(const Snapshot& snapshot) {

@@ -86,13 +86,13 @@ absl::Status CheckWholeGranules(uint64_t bytes, uint64_t granule_bytes) {
   return absl::OkStatus();
 }
 
-absl::Status CheckRange(const Mapping& mapping, uint64_t offset_bytes, uint64_t size_bytes) {
+absl::Status CheckRange(const Mapping& mapping, uint64_t offset_bytes, uint64_t size_bytes, absl::string_view field) {
   if (offset_bytes <= mapping.bytes() && size_bytes <= mapping.bytes() - offset_bytes) return absl::OkStatus();
   ErrorDetail detail;
-  detail.field = "offset_bytes";
+  detail.field = std::string(field);
   detail.reason = "OUT_OF_RANGE";
   detail.limit = absl::StrCat(mapping.bytes(), " bytes");
-  return WithDetail(absl::OutOfRangeError(absl::StrCat("offset_bytes: ", size_bytes, " bytes at ", offset_bytes,
+  return WithDetail(absl::OutOfRangeError(absl::StrCat(field, ": ", size_bytes, " bytes at ", offset_bytes,
                                                        " pass the end of the mapping (", mapping.bytes(), " bytes)")),
                     detail);
 }
@@ -102,6 +102,22 @@ absl::Status CheckUpload(const Mapping& mapping, uint64_t offset_bytes, uint64_t
     return WithReason(absl::FailedPreconditionError("the mapping is read-only"), "READ_ONLY");
   }
   return CheckRange(mapping, offset_bytes, size_bytes);
+}
+
+absl::Status CheckCopy(const Mapping& source, uint64_t source_offset_bytes, const Mapping& target,
+                       uint64_t target_offset_bytes, uint64_t bytes) {
+  if (target.access() == Access::kReadOnly) {
+    return WithReason(absl::FailedPreconditionError("the mapping is read-only"), "READ_ONLY");
+  }
+  DAK_RETURN_IF_ERROR(CheckRange(source, source_offset_bytes, bytes, "source_offset_bytes"));
+  return CheckRange(target, target_offset_bytes, bytes, "target_offset_bytes");
+}
+
+absl::Status CheckReplacement(const Mapping& mapping, const ExportedHandle& handle) {
+  DAK_RETURN_IF_ERROR(CheckHandle(handle));
+  if (handle.bytes == mapping.bytes()) return absl::OkStatus();
+  return InvalidField("bytes", absl::StrCat(handle.bytes, " isn't the mapping's size"),
+                      absl::StrCat("exactly ", mapping.bytes()), "SIZE_MISMATCH");
 }
 
 absl::Status CheckHandle(const ExportedHandle& handle) {

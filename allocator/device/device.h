@@ -2,8 +2,8 @@
 //
 // One interface, two implementations: `cuda` (driver API, libcuda opened at run time) and `emulated` (memfds, and a
 // model of the link). The daemon uses the half that makes memory (CreateSegment, Export); the client library the half
-// that maps it (Map, RebaseTensorMap, Upload, Download). Every implementation passes tests/unit/device's conformance
-// suite.
+// that maps it (Map, Replace, RebaseTensorMap, Upload, Download). Every implementation passes tests/unit/device's
+// conformance suite.
 //
 // Ownership: a Segment owns physical memory, a Mapping an address range. Memory lives until its Segment is gone and no
 // process maps it: that is the driver's rule, and the emulated device keeps it too.
@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -134,6 +135,7 @@ class Device {
   struct TierInfo {
     uint64_t total_bytes = 0;
     int numa_node = -1;
+    std::optional<uint64_t> free_bytes = std::nullopt;  // as the driver counts them, where it does: HBM on cuda
   };
   virtual absl::StatusOr<TierInfo> GetTier(Tier tier) const = 0;
 
@@ -149,6 +151,20 @@ class Device {
   // a read-only mapping refuses Upload (FAILED_PRECONDITION).
   virtual absl::Status Upload(Mapping& mapping, uint64_t offset_bytes, absl::Span<const std::byte> source) = 0;
   virtual absl::Status Download(const Mapping& mapping, uint64_t offset_bytes, absl::Span<std::byte> target) = 0;
+
+  // Copies between two mappings of this process, whose ranges mustn't overlap, and waits until it is done: by the CPU
+  // between remote tiers, so that nothing crosses the link for it, else by the copy engine on a stream of the device's
+  // own, which no other stream is ordered with. Errors as Upload's, with `source_offset_bytes` or
+  // `target_offset_bytes`.
+  virtual absl::Status Copy(const Mapping& source, uint64_t source_offset_bytes, Mapping& target,
+                            uint64_t target_offset_bytes, uint64_t bytes) = 0;
+  // Puts the handle's memory (of as many bytes, of any tier) behind the mapping's addresses, which stay, in place of
+  // what was there, with the same access. Nothing may use the addresses meanwhile. Takes the descriptor, also on
+  // failure. All or nothing: if it fails, the old memory is there; if even that can't be had back, the reason is
+  // MAPPING_LOST and nothing is behind the addresses. FAILED_PRECONDITION with DEVICE_UNSUPPORTED for memfds on cuda.
+  virtual absl::Status Replace(Mapping& mapping, ExportedHandle handle) = 0;
+  // Waits for everything that this process has enqueued on the device.
+  virtual absl::Status Synchronize() = 0;
 
   // Encodes a descriptor for an array at `address` (a multiple of 16; it needn't be mapped in this process).
   // Deterministic: equal arguments give equal bytes, in any process.

@@ -18,9 +18,15 @@ absl::Status CheckTier(Tier tier);
 // INVALID_ARGUMENT unless `bytes` is a multiple of `granule_bytes` from one granule to 2^47.
 absl::Status CheckWholeGranules(uint64_t bytes, uint64_t granule_bytes);
 // OUT_OF_RANGE unless [offset, offset + size) lies in the mapping.
-absl::Status CheckRange(const Mapping& mapping, uint64_t offset_bytes, uint64_t size_bytes);
+absl::Status CheckRange(const Mapping& mapping, uint64_t offset_bytes, uint64_t size_bytes,
+                        absl::string_view field = "offset_bytes");
 // CheckRange, and FAILED_PRECONDITION for a read-only mapping.
 absl::Status CheckUpload(const Mapping& mapping, uint64_t offset_bytes, uint64_t size_bytes);
+// Checks both ends of a copy: OUT_OF_RANGE names the one at fault, FAILED_PRECONDITION for a read-only target.
+absl::Status CheckCopy(const Mapping& source, uint64_t source_offset_bytes, const Mapping& target,
+                       uint64_t target_offset_bytes, uint64_t bytes);
+// What is checked of a replacement's handle: as CheckHandle, and INVALID_ARGUMENT unless it is as large as the mapping.
+absl::Status CheckReplacement(const Mapping& mapping, const ExportedHandle& handle);
 // What is checked of a handle before its descriptor is looked at.
 absl::Status CheckHandle(const ExportedHandle& handle);
 

@@ -39,6 +39,11 @@ class EmulatedMapping final : public Mapping {
     access_ = Access::kReadOnly;
     return absl::OkStatus();
   }
+  absl::Status Replace(Tier tier, MemoryView view) {
+    DAK_RETURN_IF_ERROR(view_.Replace(std::move(view)));
+    tier_ = tier;
+    return absl::OkStatus();
+  }
 
  private:
   MemoryView view_;
@@ -54,6 +59,12 @@ class EmulatedPage final : public SharedPage {
  private:
   MemoryView view_;
 };
+
+absl::StatusOr<MemoryView> ViewOf(const ExportedHandle& handle, Access access) {
+  if (handle.kind != HandleKind::kMemfd) return InvalidField("kind", "isn't a memfd", "memfd", "BAD_HANDLE_KIND");
+  DAK_RETURN_IF_ERROR(CheckMemoryFile(handle.fd.get(), handle.bytes));
+  return MemoryView::Map(handle.fd.get(), handle.bytes, access == Access::kReadWrite);
+}
 
 }  // namespace
 
@@ -96,7 +107,8 @@ absl::StatusOr<Device::TierInfo> EmulatedDevice::GetTier(Tier tier) const {
   DAK_RETURN_IF_ERROR(CheckTier(tier));
   const uint64_t total = capacity_->total_bytes(tier);
   if (total == 0) return TierAbsent(tier, "the emulated device has none");
-  return TierInfo{.total_bytes = total, .numa_node = IsRemote(tier) ? 0 : -1};
+  return TierInfo{
+      .total_bytes = total, .numa_node = IsRemote(tier) ? 0 : -1, .free_bytes = total - capacity_->used_bytes(tier)};
 }
 
 absl::StatusOr<std::unique_ptr<Segment>> EmulatedDevice::CreateSegment(Tier tier, uint64_t bytes) {
@@ -123,9 +135,7 @@ absl::StatusOr<ExportedHandle> EmulatedDevice::Export(const Segment& segment, Ac
 
 absl::StatusOr<std::unique_ptr<Mapping>> EmulatedDevice::Map(ExportedHandle handle, Access access) {
   DAK_RETURN_IF_ERROR(CheckHandle(handle));
-  if (handle.kind != HandleKind::kMemfd) return InvalidField("kind", "isn't a memfd", "memfd", "BAD_HANDLE_KIND");
-  DAK_RETURN_IF_ERROR(CheckMemoryFile(handle.fd.get(), handle.bytes));
-  DAK_ASSIGN_OR_RETURN(MemoryView view, MemoryView::Map(handle.fd.get(), handle.bytes, access == Access::kReadWrite));
+  DAK_ASSIGN_OR_RETURN(MemoryView view, ViewOf(handle, access));
   return std::make_unique<EmulatedMapping>(handle.tier, access, std::move(view));
 }
 
@@ -143,6 +153,24 @@ absl::Status EmulatedDevice::Download(const Mapping& mapping, uint64_t offset_by
   if (target.empty()) return absl::OkStatus();
   std::memcpy(target.data(), static_cast<const std::byte*>(mapping.host_pointer()) + offset_bytes, target.size());
   return absl::OkStatus();
+}
+
+absl::Status EmulatedDevice::Copy(const Mapping& source, uint64_t source_offset_bytes, Mapping& target,
+                                  uint64_t target_offset_bytes, uint64_t bytes) {
+  if (dynamic_cast<const EmulatedMapping*>(&source) == nullptr) return ForeignObject("source");
+  if (dynamic_cast<EmulatedMapping*>(&target) == nullptr) return ForeignObject("target");
+  DAK_RETURN_IF_ERROR(CheckCopy(source, source_offset_bytes, target, target_offset_bytes, bytes));
+  std::memcpy(static_cast<std::byte*>(target.host_pointer()) + target_offset_bytes,
+              static_cast<const std::byte*>(source.host_pointer()) + source_offset_bytes, bytes);
+  return absl::OkStatus();
+}
+
+absl::Status EmulatedDevice::Replace(Mapping& mapping, ExportedHandle handle) {
+  auto* const emulated = dynamic_cast<EmulatedMapping*>(&mapping);
+  if (emulated == nullptr) return ForeignObject("mapping");
+  DAK_RETURN_IF_ERROR(CheckReplacement(mapping, handle));
+  DAK_ASSIGN_OR_RETURN(MemoryView view, ViewOf(handle, mapping.access()));
+  return emulated->Replace(handle.tier, std::move(view));
 }
 
 absl::StatusOr<TensorMap> EmulatedDevice::EncodeTensorMap(const TensorMapSpec& spec, uint64_t address) {

@@ -44,6 +44,10 @@ class EmulatedDevice final : public Device {
   absl::StatusOr<std::unique_ptr<Mapping>> Map(ExportedHandle handle, Access access) override;
   absl::Status Upload(Mapping& mapping, uint64_t offset_bytes, absl::Span<const std::byte> source) override;
   absl::Status Download(const Mapping& mapping, uint64_t offset_bytes, absl::Span<std::byte> target) override;
+  absl::Status Copy(const Mapping& source, uint64_t source_offset_bytes, Mapping& target, uint64_t target_offset_bytes,
+                    uint64_t bytes) override;
+  absl::Status Replace(Mapping& mapping, ExportedHandle handle) override;
+  absl::Status Synchronize() override { return absl::OkStatus(); }
   absl::StatusOr<TensorMap> EncodeTensorMap(const TensorMapSpec& spec, uint64_t address) override;
   absl::StatusOr<TensorMap> RebaseTensorMap(const TensorMap& map, uint64_t address) override;
   absl::StatusOr<std::unique_ptr<SharedPage>> CreateSharedPage(uint64_t bytes, UniqueFd* fd) override;

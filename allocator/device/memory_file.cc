@@ -105,6 +105,14 @@ MemoryView::~MemoryView() {
   }
 }
 
+absl::Status MemoryView::Replace(MemoryView other) {
+  if (::mremap(other.data_, other.bytes_, bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, data_) == MAP_FAILED) {
+    return SystemError("mremap", errno);
+  }
+  other.data_ = nullptr;
+  return absl::OkStatus();
+}
+
 absl::Status MemoryView::MakeReadOnly() {
   if (::mprotect(data_, bytes_, PROT_READ) != 0) return SystemError("mprotect", errno);
   return absl::OkStatus();

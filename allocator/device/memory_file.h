@@ -44,6 +44,8 @@ class MemoryView {
   void* data() const { return data_; }
   uint64_t bytes() const { return bytes_; }
   absl::Status MakeReadOnly();
+  // Takes `other`, of as many bytes, to this view's address. If it fails, both stay where they are.
+  absl::Status Replace(MemoryView other);
 
  private:
   MemoryView(void* data, uint64_t bytes) : data_(data), bytes_(bytes) {}

@@ -1,83 +1,24 @@
 // The C ABI as a thin layer over Session: checks pointers and structs, converts, and lets nothing be thrown out.
-#include <cstring>
-#include <exception>
-#include <new>
+#include "client/src/c_api.h"
+
+#include <algorithm>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
-#include "client/src/rpc_status.h"
-#include "client/src/session.h"
-#include "client/src/structs.h"
 #include "dak/dak.h"
 
 namespace dak::client {
 namespace {
 
-constexpr size_t kMaxTensors = 1024;
 constexpr size_t kMaxOperations = 100'000;
-
-Session* Unwrap(dak_session* session) { return reinterpret_cast<Session*>(session); }
-Tensor* Unwrap(dak_tensor* tensor) { return reinterpret_cast<Tensor*>(tensor); }
-const Tensor* Unwrap(const dak_tensor* tensor) { return reinterpret_cast<const Tensor*>(tensor); }
-dak_tensor* Wrap(Tensor* tensor) { return reinterpret_cast<dak_tensor*>(tensor); }
-
-template <typename Body>
-dak_code Guard(dak_error* error, const Body& body) noexcept {
-  try {
-    return ReportStatus(body(), error);
-  } catch (const std::bad_alloc&) {
-    return ReportStatus(absl::Status(absl::StatusCode::kResourceExhausted, "out of memory"), error);
-  } catch (const std::exception& failure) {
-    return ReportStatus(absl::Status(absl::StatusCode::kInternal, failure.what()), error);
-  } catch (...) {
-    return ReportStatus(absl::Status(absl::StatusCode::kInternal, "unknown exception"), error);
-  }
-}
-
-absl::Status NotNull(absl::string_view field, const void* pointer) {
-  if (pointer != nullptr) return absl::OkStatus();
-  return InvalidField(field, "is NULL", "a pointer", "NULL_POINTER");
-}
-
-absl::Status CheckCount(size_t count, size_t most) {
-  if (count >= 1 && count <= most) return absl::OkStatus();
-  return InvalidField("count", absl::StrCat(count, " is out of range"), absl::StrCat("1 to ", most));
-}
-
-// A session that this process may use.
-absl::Status CheckSession(dak_session* session) {
-  DAK_RETURN_IF_ERROR(NotNull("session", session));
-  return Unwrap(session)->CheckOwner();
-}
-
-absl::Status CheckTensor(const dak_tensor* tensor) {
-  DAK_RETURN_IF_ERROR(NotNull("tensor", tensor));
-  return Unwrap(tensor)->session()->CheckOwner();
-}
-
-std::string TextOr(const char* text, const char* fallback) { return text != nullptr ? text : fallback; }
 
 template <size_t size>
 void CopyText(const std::string& text, char (&target)[size]) {
   const size_t length = text.copy(target, size - 1);
   target[length] = '\0';
-}
-
-// Element `index` of a caller's array of structs, whose stride is the caller's struct_size.
-template <typename Struct>
-absl::Status ReadElement(absl::string_view array, const Struct* first, size_t index, Struct* to) {
-  const std::string field = absl::StrCat(array, "[", index, "]");
-  DAK_RETURN_IF_ERROR(CheckStructSize(field, first->struct_size, sizeof(Struct)));
-  const auto* const bytes = reinterpret_cast<const char*>(first) + index * first->struct_size;
-  const auto* const element = reinterpret_cast<const Struct*>(bytes);
-  if (element->struct_size != first->struct_size) {
-    return InvalidField(absl::StrCat(field, ".struct_size"), "differs from the first element's", "all the same",
-                        "STRUCT_SIZE");
-  }
-  return ReadStruct(field, element, to);
 }
 
 absl::Status OpenSession(const dak_session_options* options, dak_session** session) {
@@ -161,16 +102,18 @@ absl::Status GetTensorInfo(const dak_tensor* tensor, dak_tensor_info* info) {
   filled.rows = from.rows();
   filled.cols = from.cols();
   filled.bytes = from.bytes();
-  filled.part_count = static_cast<uint32_t>(from.parts().size());
+  from.session()
+      ->WithParts([&] {
+        filled.part_count = static_cast<uint32_t>(from.parts().size());
+        return absl::OkStatus();
+      })
+      .IgnoreError();
   filled.read_only = from.read_only() ? 1 : 0;
   WriteStruct(filled, info);
   return absl::OkStatus();
 }
 
-absl::Status GetTensorPart(const dak_tensor* tensor, uint32_t index, dak_tensor_part* part) {
-  DAK_RETURN_IF_ERROR(CheckTensor(tensor));
-  DAK_RETURN_IF_ERROR(CheckOutput("part", part));
-  const Tensor& from = *Unwrap(tensor);
+absl::Status FillTensorPart(const Tensor& from, uint32_t index, dak_tensor_part* part) {
   DAK_RETURN_IF_ERROR(from.CheckMapped());
   if (index >= from.parts().size()) {
     return InvalidField("index", absl::StrCat(index, " is out of range"),
@@ -178,7 +121,7 @@ absl::Status GetTensorPart(const dak_tensor* tensor, uint32_t index, dak_tensor_
   }
   const Part& source = from.parts()[index];
   dak_tensor_part filled{};
-  filled.tier = static_cast<dak_tier>(source.tier);
+  filled.tier = static_cast<dak_tier>(source.mapping->tier());  // the host's while demoted
   filled.first_row = source.first_row;
   filled.rows = source.rows;
   filled.bytes = source.bytes;
@@ -188,6 +131,12 @@ absl::Status GetTensorPart(const dak_tensor* tensor, uint32_t index, dak_tensor_
   filled.tensor_map = source.map.has_value() ? source.map->bytes.data() : nullptr;
   WriteStruct(filled, part);
   return absl::OkStatus();
+}
+
+absl::Status GetTensorPart(const dak_tensor* tensor, uint32_t index, dak_tensor_part* part) {
+  DAK_RETURN_IF_ERROR(CheckTensor(tensor));
+  DAK_RETURN_IF_ERROR(CheckOutput("part", part));
+  return Unwrap(tensor)->session()->WithParts([&] { return FillTensorPart(*Unwrap(tensor), index, part); });
 }
 
 absl::Status AttachPublication(dak_session* session, const char* publication, const char* fingerprint,
@@ -273,7 +222,9 @@ dak_code dak_tensor_upload(dak_tensor* tensor, uint64_t offset_bytes, const void
     DAK_RETURN_IF_ERROR(CheckTensor(tensor));
     if (bytes != 0) DAK_RETURN_IF_ERROR(NotNull("source", source));
     Tensor* const target = Unwrap(tensor);
-    return target->Upload(target->session()->device(), offset_bytes, {static_cast<const std::byte*>(source), bytes});
+    return target->session()->WithMemory([&] {
+      return target->Upload(target->session()->device(), offset_bytes, {static_cast<const std::byte*>(source), bytes});
+    });
   });
 }
 
@@ -283,7 +234,9 @@ dak_code dak_tensor_download(const dak_tensor* tensor, uint64_t offset_bytes, vo
     DAK_RETURN_IF_ERROR(CheckTensor(tensor));
     if (bytes != 0) DAK_RETURN_IF_ERROR(NotNull("target", target));
     const Tensor* const source = Unwrap(tensor);
-    return source->Download(source->session()->device(), offset_bytes, {static_cast<std::byte*>(target), bytes});
+    return source->session()->WithMemory([&] {
+      return source->Download(source->session()->device(), offset_bytes, {static_cast<std::byte*>(target), bytes});
+    });
   });
 }
 

@@ -65,6 +65,11 @@ absl::Status Session::CheckGemmCall(const GemmCall& call, kernels::GemmShape* sh
   shape->k = weights.cols();
   shape->element = weights.element();
   for (const Part& part : weights.parts()) {
+    if (part.mapping->tier() != part.tier) {
+      return WithDetail(absl::FailedPreconditionError(
+                            absl::StrCat("weights: tensor ", weights.name(), " is demoted, and dakd has gone")),
+                        Reason("weights", "DEMOTED"));
+    }
     if (!IsRemote(part.tier)) shape->local_rows += part.rows;
   }
   DAK_RETURN_IF_ERROR(kernels::CheckGemm(*shape));
@@ -85,6 +90,7 @@ absl::Status Session::CheckGemmCall(const GemmCall& call, kernels::GemmShape* sh
 
 absl::Status Session::Gemm(const GemmCall& call) {
   absl::MutexLock launch(&launch_mutex_);
+  DAK_RETURN_IF_ERROR(CheckActive());
   kernels::GemmShape shape;
   {
     absl::MutexLock lock(&mutex_);

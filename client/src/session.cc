@@ -17,6 +17,7 @@ namespace {
 constexpr char kDefaultRuntimeDir[] = "/run/dak";
 constexpr absl::Duration kTimeout = absl::Seconds(10);
 constexpr absl::Duration kAllocateTimeout = absl::Seconds(120);  // a driver pins host memory at 5 GB/s
+constexpr absl::Duration kMoveTimeout = absl::Seconds(600);      // copies give way to everybody's reads
 constexpr size_t kMaxNameLength = 128;
 
 std::string RuntimeDir(const std::string& wanted) {
@@ -136,12 +137,14 @@ absl::Status Session::MapPages(const std::string& control_ticket) {
 Session::~Session() {
   if (!closing_.HasBeenNotified()) closing_.Notify();
   if (keeper_.joinable()) keeper_.join();
+  StopWatching();
   {
     absl::MutexLock lock(&launch_mutex_);
     launcher_.reset();
   }
   // Unmapped before dakd hears of it: what it then reports as free is free.
   absl::MutexLock control(&control_mutex_);
+  pending_move_.reset();
   tensors_.clear();
   segments_.clear();
   control_page_.reset();
@@ -181,6 +184,10 @@ absl::Duration Session::timeout() const {
 
 absl::Duration Session::allocate_timeout() const {
   return options_.timeout > absl::ZeroDuration() ? options_.timeout : kAllocateTimeout;
+}
+
+absl::Duration Session::move_timeout() const {
+  return options_.timeout > absl::ZeroDuration() ? options_.timeout : kMoveTimeout;
 }
 
 absl::Status Session::DaemonGone() const {

@@ -6,7 +6,8 @@
 //
 // Ownership: owns tensors, mappings and the connection. The tensors' pointers are the C ABI's handles.
 // Thread safety: all methods may be called from any thread. Calls that talk to the daemon are serialised
-// (`control_mutex_`), launches too (`launch_mutex_`); neither waits for the other.
+// (`control_mutex_`), launches too (`launch_mutex_`); neither waits for the other. Whoever touches tensors' memory does
+// so under `use_mutex_`, shared; whoever changes where it is (CommitMove, Suspend, an exchange) holds it alone.
 // Errors: docs/client.md; UNAVAILABLE once the daemon is gone, FAILED_PRECONDITION in a forked child.
 #ifndef DAK_CLIENT_SRC_SESSION_H_
 #define DAK_CLIENT_SRC_SESSION_H_
@@ -34,31 +35,12 @@
 #include "allocator/device/device.h"
 #include "client/src/handle_connection.h"
 #include "client/src/launcher.h"
+#include "client/src/session_types.h"
 #include "client/src/tensor.h"
 #include "client/src/transport.h"
 #include "dak/v1/control_page.h"
 
 namespace dak::client {
-
-struct SessionOptions {
-  std::string runtime_dir;  // empty: $DAK_RUNTIME_DIR, else /run/dak
-  std::string name;         // empty: the program's name
-  uint32_t weight = 0;
-  std::array<uint64_t, kTierCount> quota_bytes{};  // by TierIndex; 0: the daemon's default
-  absl::Duration timeout = absl::ZeroDuration();   // zero: the defaults
-};
-
-struct SessionStatus {
-  uint64_t session_id = 0;
-  std::string device_kind;
-  std::string device_name;
-  int device_ordinal = -1;
-  std::string daemon_version;
-  uint64_t window_bytes = 0;
-  uint64_t plan_version = 0;
-  uint64_t remote_bytes = 0;
-  bool connected = false;
-};
 
 struct GemmCall {
   const Tensor* weights = nullptr;
@@ -92,6 +74,31 @@ class Session {
   absl::Status Detach(const std::string& publication);
   absl::Status Withdraw(const std::string& publication);
 
+  // Moves (session_move.cc), docs/migration.md.
+  absl::StatusOr<MoveStatus> PrepareMove(absl::Span<const MoveSpec> moves);
+  // Tensors of `group` that have an operation's name go to that operation's ratio.
+  absl::StatusOr<MoveStatus> PrepareMoveToPlan(const std::string& group);
+  absl::Status CommitMove();
+  absl::Status AbortMove();
+
+  // Demotion (session_suspend.cc).
+  absl::Status Suspend();
+  absl::Status Resume();
+  enum class Residence { kActive = 0, kSuspended = 1, kDemoted = 2 };  // values equal dak_residence's
+  Residence GetResidence() const;
+  // FAILED_PRECONDITION while suspended.
+  absl::Status CheckActive() const;
+  // Calls body() while nobody changes where memory is; WithMemory refuses while suspended.
+  template <typename Body>
+  absl::Status WithParts(const Body& body) {
+    absl::ReaderMutexLock use(&use_mutex_);
+    return body();
+  }
+  template <typename Body>
+  absl::Status WithMemory(const Body& body) {
+    return WithParts([&] { return suspended_ ? CheckActive() : body(); });
+  }
+
   // `request` without its token.
   absl::StatusOr<v1::Plan> Plan(v1::PlanPassRequest request);
   absl::Status Gemm(const GemmCall& call);
@@ -101,6 +108,7 @@ class Session {
   struct MappedSegment {
     std::unique_ptr<Mapping> mapping;  // null after a free that failed half-way
     uint64_t tensor_count = 0;
+    std::optional<Tier> home = std::nullopt;  // once its memory was exchanged: the tier that it was granted in
   };
   struct Publication {
     std::vector<Tensor*> tensors;
@@ -121,6 +129,7 @@ class Session {
   void KeepAlive(absl::Duration lease);
   absl::Duration timeout() const;
   absl::Duration allocate_timeout() const;
+  absl::Duration move_timeout() const;
   absl::Status DaemonGone() const;
   const v1::ControlPage& control_page() const;
   v1::ReportPage& report_page() const;
@@ -164,6 +173,29 @@ class Session {
   absl::StatusOr<absl::flat_hash_set<uint64_t>> ListOwnIds() ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
   absl::Status SettleTensors(const absl::flat_hash_set<uint64_t>& known) ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
 
+  absl::StatusOr<MoveStatus> PrepareMoveLocked(absl::Span<const MoveSpec> moves)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
+  absl::Status CheckMoves(absl::Span<const MoveSpec> moves) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
+  absl::Status AdoptMove(absl::Span<const MoveSpec> moves, const v1::PrepareMoveResponse& response)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
+  void CountParts(const Tensor& tensor, int change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CopyWrittenRows(const MovingTensor& moving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
+  void DropPendingMove() ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
+  absl::Status CommitRemotely(uint64_t move_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
+  absl::Status AbortRemotely(uint64_t move_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
+  absl::Status SettleMoves() ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
+  absl::Status CheckNotMoving(const Tensor& tensor, const std::string& field) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
+
+  void WatchExchanges();
+  void StopWatching();
+  void ReportExchange(uint64_t exchange_id, const absl::Status& outcome);
+  absl::Status CarryOut(const v1::TakeExchangeResponse& exchange);
+  absl::Status ReplaceSegment(ReceivedHandle& handle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LoseSegment(uint64_t segment_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A forked child would keep memory alive that its parent gave back or died with.
+  static void KeepFromChildren(const Mapping& mapping, HandleKind kind);
+
   absl::Status CheckGemmCall(const GemmCall& call, kernels::GemmShape* shape) const;
   absl::Status CheckWritable(uint64_t address, uint64_t bytes) const;
 
@@ -184,6 +216,9 @@ class Session {
   // Whose answer was lost: (group, publication), and a publication's name.
   std::optional<std::pair<std::string, std::string>> publish_in_doubt_ ABSL_GUARDED_BY(control_mutex_);
   std::optional<std::string> attach_in_doubt_ ABSL_GUARDED_BY(control_mutex_);
+  std::optional<uint64_t> commit_in_doubt_ ABSL_GUARDED_BY(control_mutex_);
+  bool move_in_doubt_ ABSL_GUARDED_BY(control_mutex_) = false;
+  std::unique_ptr<PendingMove> pending_move_ ABSL_GUARDED_BY(control_mutex_);
 
   // The tables change under both mutexes, so either suffices to read them.
   mutable absl::Mutex mutex_;
@@ -194,6 +229,14 @@ class Session {
 
   absl::Mutex launch_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   std::unique_ptr<Launcher> launcher_ ABSL_GUARDED_BY(launch_mutex_);
+
+  absl::Mutex use_mutex_ ABSL_ACQUIRED_AFTER(launch_mutex_) ABSL_ACQUIRED_BEFORE(mutex_);
+  std::atomic<bool> suspended_{false};  // set under launch_mutex_ and use_mutex_
+
+  absl::Mutex suspend_mutex_ ABSL_ACQUIRED_BEFORE(control_mutex_);  // one Suspend or Resume at a time
+  uint64_t seen_exchange_ = 0;                                      // the watcher's, once it runs
+  std::unique_ptr<absl::Notification> stop_watching_;
+  std::thread watcher_;
 };
 
 }  // namespace dak::client

@@ -28,7 +28,9 @@ absl::StatusOr<absl::flat_hash_set<uint64_t>> Session::ListOwnIds() {
 }
 
 absl::Status Session::Settle() {
+  DAK_RETURN_IF_ERROR(CheckActive());
   if (!books_uncertain_) return absl::OkStatus();
+  DAK_RETURN_IF_ERROR(SettleMoves());
   if (attach_in_doubt_.has_value()) {
     const absl::Status detached = DetachRemotely(*attach_in_doubt_);
     // A refusal says that it wasn't attached.

@@ -15,14 +15,13 @@ namespace {
 
 constexpr size_t kMaxTensorsPerFree = 1024;
 
-// A forked child would keep memory alive that its parent gave back or died with.
-void KeepFromChildren(const Mapping& mapping, HandleKind kind) {
+}  // namespace
+
+void Session::KeepFromChildren(const Mapping& mapping, HandleKind kind) {
   if (kind == HandleKind::kMemfd && mapping.host_pointer() != nullptr) {
     madvise(mapping.host_pointer(), mapping.bytes(), MADV_DONTFORK);
   }
 }
-
-}  // namespace
 
 absl::StatusOr<Session::SegmentTable> Session::MapGrants(
     const google::protobuf::RepeatedPtrField<v1::SegmentGrant>& grants, Access access) {
@@ -142,6 +141,7 @@ absl::Status Session::CheckFreeable(absl::Span<Tensor* const> tensors) {
                                                                    " is published: detach or withdraw it instead")),
                         Reason(field, "READ_ONLY"));
     }
+    DAK_RETURN_IF_ERROR(CheckNotMoving(*tensors[i], field));
   }
   return absl::OkStatus();
 }

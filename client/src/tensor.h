@@ -1,9 +1,9 @@
 // A tensor as this process sees it: its shape, and where its parts are mapped.
 //
-// Everything but the two flags is fixed from its making on, so reads need no lock. A tensor must not be freed while
-// another call uses it, as with any memory.
-// Ownership: the session owns tensors and the mappings that their parts point into.
-// Thread safety: const methods, Upload and Download may be called from any thread.
+// Everything but the two flags and the parts is fixed from its making on, so reads need no lock; parts change only
+// where the session holds everybody off (Session::CommitMove). A tensor must not be freed while another call uses it,
+// as with any memory. Ownership: the session owns tensors and the mappings that their parts point into. Thread safety:
+// const methods, Upload and Download may be called from any thread.
 #ifndef DAK_CLIENT_SRC_TENSOR_H_
 #define DAK_CLIENT_SRC_TENSOR_H_
 
@@ -59,6 +59,8 @@ class Tensor {
   uint64_t cols() const { return cols_; }
   uint64_t bytes() const { return rows_ * cols_ * ElementBytes(element_); }
   const std::vector<Part>& parts() const { return parts_; }
+  // Exchanges where the two are.
+  void SwapParts(Tensor& other) { parts_.swap(other.parts_); }
 
   bool read_only() const { return read_only_.load(std::memory_order_acquire); }
   void SetReadOnly() { read_only_.store(true, std::memory_order_release); }

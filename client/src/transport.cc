@@ -30,6 +30,7 @@ Transport::Transport(std::string socket_path) : socket_path_(std::move(socket_pa
   sessions_ = v1::SessionService::NewStub(channel);
   tensors_ = v1::TensorService::NewStub(channel);
   plans_ = v1::PlanService::NewStub(channel);
+  migrations_ = v1::MigrationService::NewStub(channel);
 }
 
 absl::Status Transport::Describe(const absl::Status& status, absl::Duration timeout) const {

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "client/src/rpc_status.h"
+#include "dak/v1/migration.grpc.pb.h"
 #include "dak/v1/plan.grpc.pb.h"
 #include "dak/v1/session.grpc.pb.h"
 #include "dak/v1/tensor.grpc.pb.h"
@@ -41,6 +42,8 @@ class Transport {
       return sessions_.get();
     } else if constexpr (std::is_same_v<Stub, v1::TensorService::Stub>) {
       return tensors_.get();
+    } else if constexpr (std::is_same_v<Stub, v1::MigrationService::Stub>) {
+      return migrations_.get();
     } else {
       return plans_.get();
     }
@@ -51,6 +54,7 @@ class Transport {
   std::unique_ptr<v1::SessionService::Stub> sessions_;
   std::unique_ptr<v1::TensorService::Stub> tensors_;
   std::unique_ptr<v1::PlanService::Stub> plans_;
+  std::unique_ptr<v1::MigrationService::Stub> migrations_;
 };
 
 }  // namespace dak::client

@@ -131,6 +131,8 @@ absl::Status ReadLimits(const config::Limits& config, Limits* limits) {
        65'536, &limits->max_tensors_per_publication},
       {"max_watchers", config.has_max_watchers(), config.max_watchers(), 4096, &limits->max_watchers},
       {"max_connections", config.has_max_connections(), config.max_connections(), 65'536, &limits->max_connections},
+      {"max_move_bytes", config.has_max_move_bytes(), config.max_move_bytes(), uint64_t{1} << 50,
+       &limits->max_move_bytes},
   };
   for (const Bound& bound : bounds) {
     if (!bound.set) continue;

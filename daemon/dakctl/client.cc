@@ -98,6 +98,7 @@ Client::Client(const std::string& runtime_dir, double timeout_s)
   node_ = v1::NodeService::NewStub(channel_);
   sessions_ = v1::SessionService::NewStub(channel_);
   tensors_ = v1::TensorService::NewStub(channel_);
+  migrations_ = v1::MigrationService::NewStub(channel_);
 }
 
 absl::Status Client::Explain(const grpc::Status& status) const {

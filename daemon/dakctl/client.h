@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dak/v1/migration.grpc.pb.h"
 #include "dak/v1/node.grpc.pb.h"
 #include "dak/v1/session.grpc.pb.h"
 #include "dak/v1/tensor.grpc.pb.h"
@@ -39,6 +40,7 @@ class Client {
   v1::NodeService::Stub& node() const { return *node_; }
   v1::SessionService::Stub& sessions() const { return *sessions_; }
   v1::TensorService::Stub& tensors() const { return *tensors_; }
+  v1::MigrationService::Stub& migrations() const { return *migrations_; }
 
   // What a failed call means, for the person at the terminal.
   absl::Status Explain(const grpc::Status& status) const;
@@ -50,6 +52,7 @@ class Client {
   std::unique_ptr<v1::NodeService::Stub> node_;
   std::unique_ptr<v1::SessionService::Stub> sessions_;
   std::unique_ptr<v1::TensorService::Stub> tensors_;
+  std::unique_ptr<v1::MigrationService::Stub> migrations_;
 };
 
 // Why nobody answers at `socket`, and what to do: the file is missing, left over, closed to us, or the peer hung up.

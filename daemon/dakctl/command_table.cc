@@ -28,6 +28,12 @@ constexpr CommandSpec kCommands[] = {
      "All that follows goes to the planner: 'dakctl plan --help' explains it."},
     {Command::kWithdraw, "withdraw", "PUBLICATION", "take a publication's name away",
      "Its memory goes when the last session detaches. Only the user who published it and root may."},
+    {Command::kDemote, "demote", "SESSION", "take an idle session out of HBM, its addresses unchanged",
+     "All or nothing, and only for a session that its process has suspended (dak_session_suspend). Tells of its\n"
+     "progress; Ctrl-C takes it back. --timeout doesn't bound it. Only the session's own user and root may."},
+    {Command::kPromote, "promote", "SESSION", "bring a demoted session back to HBM",
+     "It comes back by itself when its process resumes it. If it doesn't fit, says by how much, and the session\n"
+     "stays as it is."},
     {Command::kHelp, "help", "[COMMAND]", "this text, or a command's", ""},
     {Command::kVersion, "version", "", "dakctl's own version", ""},
 };

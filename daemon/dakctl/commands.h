@@ -14,6 +14,8 @@ namespace dak::dakctl {
 // status, pools, sessions, tensors, publications, quotas, congestion, withdraw: one answer each.
 absl::Status RunQuery(const Client& client, const Options& options, std::ostream& out);
 absl::Status RunEvents(const Client& client, const Options& options, std::ostream& out);
+// demote, promote: progress until it is done.
+absl::Status RunMigrate(const Client& client, const Options& options, std::ostream& out);
 absl::Status RunWatch(const Client& client, const Options& options, const Terminal& terminal, std::ostream& out);
 
 // The list of commands, or one command's help.

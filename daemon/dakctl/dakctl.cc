@@ -51,6 +51,10 @@ int RunDakctl(absl::Span<const std::string> args, std::ostream& out, std::ostrea
     case Command::kEvents:
       status = RunEvents(client, *options, out);
       break;
+    case Command::kDemote:
+    case Command::kPromote:
+      status = RunMigrate(client, *options, out);
+      break;
     case Command::kWatch:
       status = RunWatch(client, *options, terminal, out);
       break;

@@ -154,6 +154,13 @@ absl::Status ApplyWords(const CommandSpec& spec, const std::vector<std::string>&
       if (words.size() != 1) return Usage("withdraw: needs the publication's name ('dakctl publications')");
       options.publication = words[0];
       return absl::OkStatus();
+    case Command::kDemote:
+    case Command::kPromote:
+      if (words.size() != 1) return Usage(absl::StrCat(spec.name, ": needs the session's id ('dakctl sessions')"));
+      if (!absl::SimpleAtoi(words[0], &options.session_id) || options.session_id == 0) {
+        return Usage(absl::StrCat(spec.name, ": SESSION '", Printable(words[0]), "' is no session's id"));
+      }
+      return absl::OkStatus();
     case Command::kHelp:
       if (words.size() > 1) return Usage("help: takes one command's name");
       if (!words.empty()) {

@@ -24,6 +24,8 @@ enum class Command {
   kWatch,
   kPlan,
   kWithdraw,
+  kDemote,
+  kPromote,
   kHelp,
   kVersion,
 };

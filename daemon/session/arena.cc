@@ -63,6 +63,17 @@ std::vector<const OwnedSegment*> Arena::Segments() const {
   return all;
 }
 
+std::vector<OwnedSegment*> Arena::MutableSegments() {
+  std::vector<OwnedSegment*> all;
+  all.reserve(segments_.size());
+  for (auto& [base, segment] : segments_) all.push_back(&segment);
+  return all;
+}
+
+const OwnedSegment& Arena::SegmentOf(const TensorPart& part) const {
+  return std::prev(segments_.upper_bound(part.arena_offset))->second;
+}
+
 TierArray Group::SegmentBytes() const {
   TierArray bytes{};
   for (size_t i = 0; i < kTierCount; ++i) bytes[i] = arenas[i].segment_bytes();
@@ -81,9 +92,10 @@ std::vector<OwnedSegment> Group::TakeAllSegments() {
 void PlacementStats::Add(const Group& group) {
   for (size_t i = 0; i < kTierCount; ++i) {
     const ExtentAllocator::Stats stats = group.arenas[i].extents().stats();
-    segment_count[i] += group.arenas[i].segment_count();
-    unplaced_bytes[i] += stats.free * kBlockBytes;
-    largest_unplaced_bytes[i] = std::max(largest_unplaced_bytes[i], stats.largest_free * kBlockBytes);
+    const size_t at = group.demoted && i == TierIndex(Tier::kHbm) ? TierIndex(kDemotedTier) : i;
+    segment_count[at] += group.arenas[i].segment_count();
+    unplaced_bytes[at] += stats.free * kBlockBytes;
+    largest_unplaced_bytes[at] = std::max(largest_unplaced_bytes[at], stats.largest_free * kBlockBytes);
   }
 }
 

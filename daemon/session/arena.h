@@ -21,6 +21,9 @@
 
 namespace dak::daemon {
 
+// Where a session's HBM goes when the session is demoted.
+inline constexpr Tier kDemotedTier = Tier::kHost;
+
 struct OwnedSegment {
   uint64_t id = 0;
   std::unique_ptr<Segment> memory;
@@ -42,6 +45,10 @@ class Arena {
   uint64_t segment_bytes() const { return segment_bytes_; }
   // In order of creation.
   std::vector<const OwnedSegment*> Segments() const;
+  // The same, to exchange their memory for other memory of as many bytes. Valid until the arena changes.
+  std::vector<OwnedSegment*> MutableSegments();
+  // Where a part that is placed here lies.
+  const OwnedSegment& SegmentOf(const TensorPart& part) const;
 
  private:
   ExtentAllocator extents_;
@@ -55,6 +62,7 @@ struct Group {
   std::string name;
   std::array<Arena, kTierCount> arenas;
   absl::flat_hash_map<std::string, uint64_t> tensor_ids;  // by name
+  bool demoted = false;                                   // the hbm arena's segments are in kDemotedTier
 
   Arena& arena(Tier tier) { return arenas[TierIndex(tier)]; }
   TierArray SegmentBytes() const;

@@ -38,7 +38,8 @@ struct Limits {
   uint64_t max_publications = 4096;
   uint64_t max_tensors_per_publication = 65'536;
   uint64_t max_watchers = 64;
-  uint64_t max_connections = 2048;  // on handles.sock
+  uint64_t max_connections = 2048;               // on handles.sock
+  uint64_t max_move_bytes = uint64_t{16} << 30;  // of one move, over the link
 };
 
 }  // namespace dak::daemon

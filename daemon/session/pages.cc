@@ -74,6 +74,8 @@ void SessionPages::WritePlanVersion(uint64_t version) {
   }
 }
 
+void SessionPages::WriteExchange(uint64_t number) { Store(ControlOf(*control_)->links[0].exchange, number); }
+
 uint64_t SessionPages::ReadWindow(uint32_t link) const { return Load(ControlOf(*control_)->links[link].window_bytes); }
 
 }  // namespace dak::daemon

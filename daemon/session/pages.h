@@ -40,6 +40,8 @@ class SessionPages {
   void WriteWindow(uint32_t link, uint64_t window_bytes);
   void WriteNeighbourInflight(uint32_t link, uint64_t bytes);
   void WritePlanVersion(uint64_t version);
+  // Its one caller is the session's operation under way.
+  void WriteExchange(uint64_t number);
   uint64_t ReadWindow(uint32_t link) const;
 
  private:

@@ -63,6 +63,7 @@ void Session::TearDown() {
     std::swap(tickets, tickets_);
     tensors_.clear();
     sealed_groups_.clear();
+    move_.reset();
   }
   tickets.Clear();
   for (auto& [name, group] : groups) group->TakeAllSegments().clear();
@@ -123,6 +124,9 @@ void Session::CollectTensors(uint64_t first_id, size_t count, std::vector<Tensor
   for (size_t taken = 0; it != tensors_.end() && taken < count; ++it, ++taken) {
     const HeldTensor& held = it->second;
     out->push_back({.tensor = held.tensor, .group = held.group->name, .session_id = identity_.id, .maps = {}});
+    for (TensorPart& part : out->back().tensor.parts) {
+      if (held.group->demoted && part.tier == Tier::kHbm) part.tier = kDemotedTier;
+    }
   }
 }
 

@@ -1,9 +1,9 @@
 // One client process's lease: its groups, tensors, attachments, tickets and plan.
 //
-// Operations that change memory (Allocate, Free, Publish, Attach, Detach) run one at a time per session, and hold no
-// lock while they call the driver: other sessions, lists and scrapes don't wait for them. Close never waits for the
-// driver either: it marks the session, and if an operation is under way, whatever finishes that operation also tears
-// the session down. So a client that dies in the middle of an allocation leaves nothing behind.
+// Operations that change memory (Allocate, Free, Publish, Attach, Detach, moves, demotions) run one at a time per
+// session, and hold no lock while they call the driver: other sessions, lists and scrapes don't wait for them. Close
+// never waits for the driver either: it marks the session, and if an operation is under way, whatever finishes that
+// operation also tears the session down. So a client that dies in the middle of an allocation leaves nothing behind.
 //
 // Thread safety: all methods may be called from any thread. Lock order: a session's mutex before those of Publications,
 // Ledger and EventLog.
@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,63 +29,13 @@
 #include "allocator/ledger.h"
 #include "daemon/planner/planner.h"
 #include "daemon/session/arena.h"
-#include "daemon/session/limits.h"
 #include "daemon/session/pages.h"
 #include "daemon/session/publications.h"
+#include "daemon/session/session_types.h"
 #include "daemon/session/tensor.h"
 #include "daemon/session/tickets.h"
-#include "monitoring/metrics.h"
 
 namespace dak::daemon {
-
-// What sessions share. Everything outlives every session.
-struct SessionEnvironment {
-  Device* device = nullptr;
-  Ledger* ledger = nullptr;
-  EventLog* events = nullptr;
-  Publications* publications = nullptr;
-  monitoring::Metrics* metrics = nullptr;
-  Limits limits;
-  std::atomic<uint64_t> next_tensor_id{1};
-  std::atomic<uint64_t> next_segment_id{1};
-};
-
-struct SessionIdentity {
-  uint64_t id = 0;
-  std::string name;
-  uint32_t weight = kDefaultWeight;
-  int32_t pid = 0;
-  uint32_t uid = 0;
-  uint64_t connection_id = 0;
-  std::string token;  // secret
-  uint64_t opened_ns = 0;
-};
-
-// A plan in force.
-struct SessionPlan {
-  uint64_t version = 0;
-  std::vector<std::string> operation_names;
-  planner::PassPlan pass;
-};
-using SessionPlanPtr = std::shared_ptr<const SessionPlan>;
-
-struct AllocateResult {
-  std::vector<TensorView> tensors;
-  std::vector<Grant> grants;
-};
-struct FreeResult {
-  std::vector<uint64_t> segment_ids;
-  TierArray bytes{};
-};
-struct PublishResult {
-  uint64_t tensor_count = 0;
-  TierArray bytes{};
-};
-struct AttachResult {
-  std::vector<TensorView> tensors;
-  std::vector<Grant> grants;
-  std::string fingerprint;
-};
 
 class Session {
  public:
@@ -105,6 +56,22 @@ class Session {
                                         const std::string& fingerprint);
   absl::StatusOr<AttachResult> Attach(const std::string& publication, const std::string& fingerprint);
   absl::Status Detach(const std::string& publication);
+
+  // Moves of tensors to another split of their rows (session_move.cc). `cancelled` ends the copy; never null.
+  absl::StatusOr<MoveResult> PrepareMove(absl::Span<const TensorMoveSpec> moves,
+                                         const std::function<bool()>& cancelled);
+  absl::StatusOr<FreeResult> CommitMove(uint64_t move_id);
+  absl::StatusOr<FreeResult> AbortMove(uint64_t move_id);  // 0: whichever is pending
+
+  // Out of HBM and back at the same addresses, with the client's help (session_demote.cc). `progress` may be null.
+  absl::Status Suspend();
+  absl::StatusOr<MigrationResult> Resume(const std::function<bool()>& cancelled);
+  absl::StatusOr<MigrationResult> Demote(const std::function<bool()>& cancelled, const MigrationProgress& progress);
+  absl::StatusOr<MigrationResult> Promote(const std::function<bool()>& cancelled, const MigrationProgress& progress);
+  absl::StatusOr<Exchange> TakeExchange();
+  absl::Status FinishExchange(uint64_t exchange_id, const absl::Status& outcome);
+  enum class Residence { kActive, kSuspended, kDemoted };
+  Residence residence() const;
 
   std::string AddTicket(std::vector<HandleGrant> handles);
   absl::StatusOr<std::vector<HandleGrant>> Redeem(absl::Span<const std::string> tickets);
@@ -132,7 +99,7 @@ class Session {
     Tensor tensor;
     Group* group = nullptr;
   };
-  struct Batch;     // an Allocate under way (session_allocate.cc)
+  struct Batch;     // an Allocate or PrepareMove under way (session_batch.h)
   class Operation;  // the turn of one operation
 
   absl::Status BeginOperation();
@@ -144,16 +111,54 @@ class Session {
   absl::StatusOr<AllocateResult> AllocateInTurn(const std::string& group, absl::Span<const TensorSpec> specs);
   absl::Status CheckAllocation(const std::string& group, absl::Span<const TensorSpec> specs) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // RESOURCE_EXHAUSTED unless `more` tickets may be made.
+  absl::Status CheckTickets(size_t more) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PlaceInHeldSegments(Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CreateSegments(Batch& batch);
   void PlaceInNewSegments(Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status MakeAndEncode(Batch& batch);
   AllocateResult Commit(Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<Grant> GrantSegments(Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RollBack(Batch& batch);
 
-  // Where `tensor_id` is in `tensors_`, or why it can't be freed.
+  // Destroys segments that left their arenas.
+  absl::StatusOr<FreeResult> GiveBack(std::vector<OwnedSegment> emptied);
+
+  // Why tensors can't be freed.
   absl::Status CheckFree(absl::Span<const uint64_t> tensor_ids) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckPublish(const std::string& group) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<AttachResult> GrantPublication(const Publication& publication);
+
+  // Steps of a move (session_move.cc).
+  struct PendingMove {
+    uint64_t id = 0;
+    Group* group = nullptr;
+    std::vector<Tensor> tensors;  // as they will be
+  };
+  absl::Status PlanMove(absl::Span<const TensorMoveSpec> moves, Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CopyMove(absl::Span<const TensorMoveSpec> moves, Batch& batch, const std::function<bool()>& cancelled,
+                        CopyStats* stats);
+  std::vector<CopyStep> MoveSteps(absl::Span<const TensorMoveSpec> moves, Batch& batch) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Frees the parts of `from` that aren't in `keep`.
+  void FreeParts(Group& group, const Tensor& from, const Tensor& keep, std::vector<OwnedSegment>* emptied)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<FreeResult> EndMove(uint64_t move_id, bool commit);
+  bool InPendingMove(uint64_t tensor_id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckInHbm() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Steps of a demotion or promotion (session_demote.cc).
+  struct Migration;
+  absl::Status CheckMigration(bool demote) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<MigrationResult> MigrateInTurn(bool demote, const std::function<bool()>& cancelled,
+                                                const MigrationProgress& progress);
+  absl::Status MakeReplacements(Migration& migration);
+  absl::Status CopyToReplacements(Migration& migration, const std::function<absl::Status()>& check,
+                                  const MigrationProgress& progress);
+  absl::Status Exchanged(Migration& migration, const std::function<absl::Status()>& check);
+  absl::Status AwaitClient(const std::function<absl::Status()>& check);
+  void AdoptReplacements(Migration& migration);
+  absl::Status CheckEnding() const;
 
   SessionEnvironment* const environment_;
   const SessionIdentity identity_;
@@ -172,6 +177,18 @@ class Session {
   absl::flat_hash_map<std::string, std::string> sealed_groups_ ABSL_GUARDED_BY(mutex_);  // group to publication
   TicketBook tickets_ ABSL_GUARDED_BY(mutex_);
   SessionPlanPtr plan_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<PendingMove> move_ ABSL_GUARDED_BY(mutex_);
+  uint64_t committed_move_ ABSL_GUARDED_BY(mutex_) = 0;  // the last one
+  Residence residence_ ABSL_GUARDED_BY(mutex_) = Residence::kActive;
+  bool resuming_ ABSL_GUARDED_BY(mutex_) = false;  // a demotion that copies must end
+  // What the client is asked to exchange; at most one, of the operation under way.
+  struct PendingExchange {
+    uint64_t id = 0;
+    std::vector<Grant> grants;
+    bool taken = false;
+    std::optional<absl::Status> outcome;
+  };
+  std::optional<PendingExchange> exchange_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace dak::daemon

@@ -1,5 +1,4 @@
 // Session::Allocate and Session::Free: reserve, act, roll back.
-#include <array>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -8,6 +7,7 @@
 #include "allocator/base/status_macros.h"
 #include "daemon/session/layout.h"
 #include "daemon/session/session.h"
+#include "daemon/session/session_batch.h"
 #include "daemon/session/session_operation.h"
 
 namespace dak::daemon {
@@ -15,46 +15,14 @@ namespace {
 
 uint64_t WholeGranules(uint64_t bytes) { return (bytes + kGranuleBytes - 1) / kGranuleBytes * kGranuleBytes; }
 
-struct PartIndex {
-  size_t tensor = 0;
-  size_t part = 0;
-};
-
-// Memory made for an allocation, at most one segment a tier. The reservation dies last: its bytes are free only when
-// the segment is gone.
-struct NewSegment {
-  Reservation reservation;
-  OwnedSegment segment;
-  UniqueFd fd;
-  Grant grant;
-};
-
 // What the ledger refused, with the field of the request that asked for it. `first` is the first tensor in the tier.
-absl::Status NameField(const absl::Status& refused, size_t first) {
+absl::Status NameField(const absl::Status& refused, const char* field, size_t first) {
   ErrorDetail detail = DetailOf(refused);
-  detail.field = detail.reason == "TIER_ABSENT" ? absl::StrCat("tensors[", first, "].remote_tier") : "tensors";
+  detail.field = detail.reason == "TIER_ABSENT" ? absl::StrCat(field, "[", first, "].remote_tier") : field;
   return WithDetail(absl::Status(refused.code(), absl::StrCat(detail.field, ": ", refused.message())), detail);
 }
 
 }  // namespace
-
-struct Session::Batch {
-  Group* group = nullptr;
-  bool group_is_new = false;
-  std::vector<TensorView> views;
-  std::vector<PartIndex> unplaced;
-  std::vector<PartIndex> placed;
-  std::array<std::optional<NewSegment>, kTierCount> segments;
-
-  TensorPart& part(PartIndex index) { return views[index.tensor].tensor.parts[index.part]; }
-  // The first tensor with an unplaced part in `tier`.
-  size_t FirstOf(Tier tier) {
-    for (const PartIndex index : unplaced) {
-      if (part(index).tier == tier) return index.tensor;
-    }
-    return 0;
-  }
-};
 
 absl::StatusOr<AllocateResult> Session::Allocate(const std::string& group, absl::Span<const TensorSpec> specs) {
   Operation operation(this);
@@ -91,20 +59,7 @@ absl::StatusOr<AllocateResult> Session::AllocateInTurn(const std::string& group,
     batch.group = slot.get();
     PlaceInHeldSegments(batch);
   }
-  absl::Status status = CreateSegments(batch);
-  if (status.ok()) {
-    absl::MutexLock lock(&mutex_);
-    PlaceInNewSegments(batch);
-  }
-  for (size_t i = 0; status.ok() && i < batch.views.size(); ++i) {
-    for (const TensorPart& part : batch.views[i].tensor.parts) {
-      auto map = EncodePart(*environment_->device, batch.views[i].tensor, part);
-      status = map.status();
-      if (!status.ok()) break;
-      batch.views[i].maps.push_back(*std::move(map));
-    }
-  }
-  if (!status.ok()) {
+  if (absl::Status status = MakeAndEncode(batch); !status.ok()) {
     RollBack(batch);
     return status;
   }
@@ -112,8 +67,31 @@ absl::StatusOr<AllocateResult> Session::AllocateInTurn(const std::string& group,
   return Commit(batch);
 }
 
+absl::Status Session::MakeAndEncode(Batch& batch) {
+  DAK_RETURN_IF_ERROR(CreateSegments(batch));
+  {
+    absl::MutexLock lock(&mutex_);
+    PlaceInNewSegments(batch);
+  }
+  for (TensorView& view : batch.views) {
+    for (const TensorPart& part : view.tensor.parts) {
+      DAK_ASSIGN_OR_RETURN(std::unique_ptr<TensorMap> map, EncodePart(*environment_->device, view.tensor, part));
+      view.maps.push_back(std::move(map));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Session::CheckTickets(size_t more) const {
+  const uint64_t limit = environment_->limits.max_tickets_per_session;
+  if (tickets_.size() + more <= limit) return absl::OkStatus();
+  return WithDetail(absl::ResourceExhaustedError("the session has too many tickets that it hasn't redeemed"),
+                    {.reason = "TOO_MANY_TICKETS", .limit = absl::StrCat("at most ", limit)});
+}
+
 absl::Status Session::CheckAllocation(const std::string& group, absl::Span<const TensorSpec> specs) const {
   const Limits& limits = environment_->limits;
+  DAK_RETURN_IF_ERROR(CheckInHbm());
   if (auto sealed = sealed_groups_.find(group); sealed != sealed_groups_.end()) {
     return WithDetail(
         absl::FailedPreconditionError(absl::StrCat("group: ", group, " is published as ", sealed->second)),
@@ -125,11 +103,7 @@ absl::Status Session::CheckAllocation(const std::string& group, absl::Span<const
                        .reason = "TOO_MANY_TENSORS",
                        .limit = absl::StrCat("at most ", limits.max_tensors_per_session, " a session")});
   }
-  if (tickets_.size() + kTierCount > limits.max_tickets_per_session) {
-    return WithDetail(
-        absl::ResourceExhaustedError("the session has too many tickets that it hasn't redeemed"),
-        {.reason = "TOO_MANY_TICKETS", .limit = absl::StrCat("at most ", limits.max_tickets_per_session)});
-  }
+  DAK_RETURN_IF_ERROR(CheckTickets(kTierCount));
   const auto held = groups_.find(group);
   if (held == groups_.end() && groups_.size() >= limits.max_groups_per_session) {
     return WithDetail(absl::ResourceExhaustedError("group: the session has too many"),
@@ -154,6 +128,7 @@ void Session::PlaceInHeldSegments(Batch& batch) {
   for (size_t i = 0; i < batch.views.size(); ++i) {
     for (size_t j = 0; j < batch.views[i].tensor.parts.size(); ++j) {
       TensorPart& part = batch.part({i, j});
+      if (part.segment_id != 0) continue;  // stays where it is
       const bool placed = batch.group->arena(part.tier).Place(part);
       (placed ? batch.placed : batch.unplaced).push_back({i, j});
     }
@@ -171,7 +146,7 @@ absl::Status Session::CreateSegments(Batch& batch) {
     const uint64_t bytes = WholeGranules(needed_bytes[TierIndex(tier)]);
     if (bytes == 0) continue;
     absl::StatusOr<Reservation> reservation = environment_->ledger->Reserve(identity_.id, tier, bytes);
-    if (!reservation.ok()) return NameField(reservation.status(), batch.FirstOf(tier));
+    if (!reservation.ok()) return NameField(reservation.status(), batch.field, batch.FirstOf(tier));
     batch.segments[TierIndex(tier)].emplace().reservation = *std::move(reservation);
   }
   for (const Tier tier : kAllTiers) {
@@ -214,6 +189,13 @@ AllocateResult Session::Commit(Batch& batch) {
     batch.group->tensor_ids.emplace(view.tensor.name, view.tensor.id);
     tensors_.emplace(view.tensor.id, HeldTensor{.tensor = view.tensor, .group = batch.group});
   }
+  result.grants = GrantSegments(batch);
+  result.tensors = std::move(batch.views);
+  return result;
+}
+
+std::vector<Grant> Session::GrantSegments(Batch& batch) {
+  std::vector<Grant> grants;
   for (auto& made : batch.segments) {
     if (!made.has_value()) continue;
     made->reservation.Commit();
@@ -226,10 +208,9 @@ AllocateResult Session::Commit(Batch& batch) {
                        .read_only = false,
                        .fd = std::move(made->fd)});
     made->grant.ticket = tickets_.Add(std::move(handles));
-    result.grants.push_back(std::move(made->grant));
+    grants.push_back(std::move(made->grant));
   }
-  result.tensors = std::move(batch.views);
-  return result;
+  return grants;
 }
 
 void Session::RollBack(Batch& batch) {
@@ -248,11 +229,16 @@ void Session::RollBack(Batch& batch) {
 }
 
 absl::Status Session::CheckFree(absl::Span<const uint64_t> tensor_ids) const {
+  DAK_RETURN_IF_ERROR(CheckInHbm());
   absl::flat_hash_set<uint64_t> seen;
   for (size_t i = 0; i < tensor_ids.size(); ++i) {
     const uint64_t id = tensor_ids[i];
     const std::string field = absl::StrCat("tensor_ids[", i, "]");
     if (!seen.insert(id).second) return InvalidField(field, "is named twice", "each tensor once", "DUPLICATE");
+    if (InPendingMove(id)) {
+      return WithDetail(absl::FailedPreconditionError(absl::StrCat(field, ": tensor ", id, " is being moved")),
+                        {.field = field, .reason = "MOVE_PENDING"});
+    }
     if (tensors_.contains(id)) continue;
     for (const auto& [name, publication] : attached_) {
       if (publication->FindTensor(id) == nullptr) continue;
@@ -265,12 +251,29 @@ absl::Status Session::CheckFree(absl::Span<const uint64_t> tensor_ids) const {
   return absl::OkStatus();
 }
 
+absl::StatusOr<FreeResult> Session::GiveBack(std::vector<OwnedSegment> emptied) {
+  FreeResult result;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const OwnedSegment& segment : emptied) {
+      result.segment_ids.push_back(segment.id);
+      tickets_.RevokeSegment(segment.id);
+    }
+  }
+  result.bytes = BytesOf(emptied);
+  emptied.clear();
+  for (const Tier tier : kAllTiers) {
+    const uint64_t bytes = result.bytes[TierIndex(tier)];
+    if (bytes > 0) DAK_RETURN_IF_ERROR(environment_->ledger->Release(identity_.id, tier, bytes));
+  }
+  return result;
+}
+
 absl::StatusOr<FreeResult> Session::Free(absl::Span<const uint64_t> tensor_ids) {
   Operation operation(this);
   if (!operation.status().ok()) return operation.status();
   std::vector<OwnedSegment> emptied;
   std::string group_name;
-  FreeResult result;
   {
     absl::MutexLock lock(&mutex_);
     DAK_RETURN_IF_ERROR(CheckFree(tensor_ids));
@@ -286,17 +289,8 @@ absl::StatusOr<FreeResult> Session::Free(absl::Span<const uint64_t> tensor_ids) 
       tensors_.erase(it);
       if (group.tensor_ids.empty()) groups_.erase(group_name);
     }
-    for (const OwnedSegment& segment : emptied) {
-      result.segment_ids.push_back(segment.id);
-      tickets_.RevokeSegment(segment.id);
-    }
   }
-  result.bytes = BytesOf(emptied);
-  emptied.clear();
-  for (const Tier tier : kAllTiers) {
-    const uint64_t bytes = result.bytes[TierIndex(tier)];
-    if (bytes > 0) DAK_RETURN_IF_ERROR(environment_->ledger->Release(identity_.id, tier, bytes));
-  }
+  DAK_ASSIGN_OR_RETURN(const FreeResult result, GiveBack(std::move(emptied)));
   environment_->events->Append(v1::Event::TENSORS_FREED, identity_.id, group_name,
                                absl::StrCat(tensor_ids.size(), " tensors"), &result.bytes);
   return result;

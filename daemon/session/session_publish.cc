@@ -12,6 +12,11 @@
 namespace dak::daemon {
 
 absl::Status Session::CheckPublish(const std::string& group) const {
+  DAK_RETURN_IF_ERROR(CheckInHbm());
+  if (move_ != nullptr && move_->group->name == group) {
+    return WithDetail(absl::FailedPreconditionError(absl::StrCat("group: tensors of ", group, " are being moved")),
+                      {.field = "group", .reason = "MOVE_PENDING"});
+  }
   if (auto sealed = sealed_groups_.find(group); sealed != sealed_groups_.end()) {
     return WithDetail(
         absl::FailedPreconditionError(absl::StrCat("group: ", group, " is published as ", sealed->second)),
@@ -133,11 +138,7 @@ absl::StatusOr<AttachResult> Session::GrantPublication(const Publication& public
     }
   }
   absl::MutexLock lock(&mutex_);
-  const uint64_t limit = environment_->limits.max_tickets_per_session;
-  if (tickets_.size() + handles.size() > limit) {
-    return WithDetail(absl::ResourceExhaustedError("the session has too many tickets that it hasn't redeemed"),
-                      {.reason = "TOO_MANY_TICKETS", .limit = absl::StrCat("at most ", limit)});
-  }
+  DAK_RETURN_IF_ERROR(CheckTickets(handles.size()));
   for (std::vector<HandleGrant>& one : handles) {
     const HandleGrant& handle = one[0];
     Grant grant = {.segment_id = handle.segment_id,

@@ -89,6 +89,11 @@ std::set<std::string> CallsOf(const std::string& phase) {
       {"allocate", {"sendmsg", "send", "recvmsg", "mmap", "madvise"}},
       {"upload", {}},
       {"gemm", {"sleep"}},
+      {"prepare_move", {"sendmsg", "send", "recvmsg", "mmap"}},
+      {"commit_move", {"sendmsg"}},
+      {"abort_move", {"munmap", "sendmsg"}},
+      {"suspend", {"sendmsg"}},
+      {"resume", {"sendmsg"}},
       {"publish", {"sendmsg", "mprotect"}},
       {"detach", {"munmap", "sendmsg"}},
       {"attach", {"sendmsg", "send", "recvmsg", "mmap"}},
@@ -124,7 +129,8 @@ TEST_P(ClientDeathTest, LeavesNothingBehindWhereverItHappens) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Phases, ClientDeathTest,
-                         ::testing::Values("open", "allocate", "upload", "gemm", "publish", "detach", "attach", "free",
+                         ::testing::Values("open", "allocate", "upload", "gemm", "prepare_move", "commit_move",
+                                           "abort_move", "suspend", "resume", "publish", "detach", "attach", "free",
                                            "close"),
                          [](const auto& suite) { return std::string(suite.param); });
 

@@ -74,6 +74,19 @@ void Gemm(Client& client) {
   }
 }
 
+void Move(Client& client, double ratio) {
+  std::vector<dak::TensorMove> moves(client.tensors.size());
+  for (size_t i = 0; i < moves.size(); ++i) {
+    moves[i].tensor = client.tensors[i];
+    moves[i].offload_ratio = ratio;
+  }
+  Must(client.session.PrepareMove(moves).status());
+}
+void PrepareMove(Client& client) { Move(client, 0.25); }
+void CommitMove(Client& client) { Must(client.session.CommitMove()); }
+void AbortMove(Client& client) { Must(client.session.AbortMove()); }
+void Suspend(Client& client) { Must(client.session.Suspend()); }
+void Resume(Client& client) { Must(client.session.Resume()); }
 void Publish(Client& client) { Must(client.session.Publish("model", "victims", "v1")); }
 void Detach(Client& client) { Must(client.session.Detach("victims")); }
 void Attach(Client& client) { Must(client.session.Attach("shared").status()); }
@@ -88,6 +101,11 @@ const std::map<std::string, std::vector<Step>>& Phases() {
                                                    {"allocate", {Open, Allocate}},
                                                    {"upload", {Open, Allocate, Upload}},
                                                    {"gemm", {Open, Allocate, Upload, Gemm}},
+                                                   {"prepare_move", {Open, Allocate, Upload, PrepareMove}},
+                                                   {"commit_move", {Open, Allocate, Upload, PrepareMove, CommitMove}},
+                                                   {"abort_move", {Open, Allocate, Upload, PrepareMove, AbortMove}},
+                                                   {"suspend", {Open, Allocate, Upload, Suspend}},
+                                                   {"resume", {Open, Allocate, Upload, Suspend, Resume}},
                                                    {"publish", {Open, Allocate, Upload, Publish}},
                                                    {"detach", {Open, Allocate, Upload, Publish, Detach}},
                                                    {"attach", {Open, Attach}},

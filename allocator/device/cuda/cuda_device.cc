@@ -38,6 +38,10 @@ TensorMap ToBytes(const CUtensorMap& map) {
   return bytes;
 }
 
+absl::Status DestroyStream(const CudaDriver& driver, CUstream const& stream) {
+  return DAK_CUDA_CALL(driver, cuStreamDestroy, stream);
+}
+
 // Work on the legacy default stream, where the synchronous calls of the driver go; some return before it is done.
 absl::Status WaitForDefaultStream(const CudaDriver& driver) {
   return DAK_CUDA_CALL(driver, cuStreamSynchronize, nullptr);
@@ -68,7 +72,11 @@ absl::StatusOr<Device::TierInfo> CudaDevice::GetTier(Tier tier) const {
   if (tier == Tier::kHbm) {
     size_t bytes = 0;
     DAK_RETURN_IF_ERROR(DAK_CUDA_CALL(context_->driver(), cuDeviceTotalMem, &bytes, context_->device()));
-    return TierInfo{.total_bytes = bytes, .numa_node = -1};
+    DAK_ASSIGN_OR_RETURN(ContextScope scope, ContextScope::Enter(context_));
+    size_t free_bytes = 0;
+    size_t usable_bytes = 0;
+    DAK_RETURN_IF_ERROR(DAK_CUDA_CALL(context_->driver(), cuMemGetInfo, &free_bytes, &usable_bytes));
+    return TierInfo{.total_bytes = bytes, .numa_node = -1, .free_bytes = free_bytes};
   }
   const int node = LocationFor(tier).id;
   absl::StatusOr<uint64_t> bytes = NodeMemoryBytes(traits_.node_root, node);
@@ -136,8 +144,7 @@ absl::StatusOr<std::unique_ptr<Mapping>> CudaDevice::Map(ExportedHandle handle, 
                       "BAD_HANDLE_KIND");
 }
 
-absl::StatusOr<std::unique_ptr<Mapping>> CudaDevice::MapDriverHandle(const ExportedHandle& handle, Access access) {
-  DAK_ASSIGN_OR_RETURN(ContextScope scope, ContextScope::Enter(context_));
+absl::StatusOr<CudaDevice::Imported> CudaDevice::Import(const ExportedHandle& handle) const {
   DAK_ASSIGN_OR_RETURN(PhysicalMemory memory, ImportPhysical(context_, handle.fd.get()));
   DAK_ASSIGN_OR_RETURN(const CUmemLocation location, LocationOf(memory));
   const bool in_hbm = location.type == CU_MEM_LOCATION_TYPE_DEVICE;
@@ -145,13 +152,32 @@ absl::StatusOr<std::unique_ptr<Mapping>> CudaDevice::MapDriverHandle(const Expor
     return InvalidField("tier", absl::StrCat("the handle's memory isn't in ", TierName(handle.tier)),
                         in_hbm ? "hbm" : "host or cxl", "WRONG_TIER");
   }
-  DAK_ASSIGN_OR_RETURN(MappedMemory mapped, MappedMemory::Map(memory, handle.bytes));
+  return Imported{std::move(memory), location};
+}
+
+absl::StatusOr<std::unique_ptr<Mapping>> CudaDevice::MapDriverHandle(const ExportedHandle& handle, Access access) {
+  DAK_ASSIGN_OR_RETURN(ContextScope scope, ContextScope::Enter(context_));
+  DAK_ASSIGN_OR_RETURN(const Imported imported, Import(handle));
+  DAK_ASSIGN_OR_RETURN(MappedMemory mapped, MappedMemory::Map(imported.memory, handle.bytes));
   DAK_RETURN_IF_ERROR(mapped.SetAccess(LocationFor(Tier::kHbm), AccessFlags(access)));
   bool cpu_reaches = false;
-  if (!in_hbm) {
-    DAK_ASSIGN_OR_RETURN(cpu_reaches, SetCpuAccess(mapped, location, AccessFlags(access)));
+  if (IsRemote(handle.tier)) {
+    DAK_ASSIGN_OR_RETURN(cpu_reaches, SetCpuAccess(mapped, imported.location, AccessFlags(access)));
   }
-  return std::make_unique<DriverMapping>(handle.tier, access, std::move(mapped), location, cpu_reaches);
+  return std::make_unique<DriverMapping>(handle.tier, access, std::move(mapped), imported.location, cpu_reaches);
+}
+
+absl::Status CudaDevice::Replace(Mapping& mapping, ExportedHandle handle) {
+  if (dynamic_cast<CudaMapping*>(&mapping) == nullptr) return ForeignObject("mapping");
+  DAK_RETURN_IF_ERROR(CheckReplacement(mapping, handle));
+  auto* const mapped = dynamic_cast<DriverMapping*>(&mapping);
+  if (mapped == nullptr || handle.kind != HandleKind::kCudaPosixFd) {
+    return WithReason(absl::FailedPreconditionError("only memory that the driver made can change behind an address"),
+                      "DEVICE_UNSUPPORTED");
+  }
+  DAK_ASSIGN_OR_RETURN(ContextScope scope, ContextScope::Enter(context_));
+  DAK_ASSIGN_OR_RETURN(const Imported imported, Import(handle));
+  return mapped->Replace(imported.memory, handle.tier, imported.location);
 }
 
 absl::StatusOr<std::unique_ptr<Mapping>> CudaDevice::MapMemfd(const ExportedHandle& handle, Access access) {
@@ -178,6 +204,39 @@ absl::Status CudaDevice::Download(const Mapping& mapping, uint64_t offset_bytes,
   DAK_ASSIGN_OR_RETURN(ContextScope scope, ContextScope::Enter(context_));
   return DAK_CUDA_CALL(context_->driver(), cuMemcpyDtoH, target.data(), mapping.address() + offset_bytes,
                        target.size());
+}
+
+absl::StatusOr<CUstream> CudaDevice::CopyStream() {
+  std::lock_guard<std::mutex> lock(copy_mutex_);
+  if (!copy_stream_.has_value()) {
+    CUstream stream = nullptr;
+    DAK_RETURN_IF_ERROR(DAK_CUDA_CALL(context_->driver(), cuStreamCreate, &stream, CU_STREAM_NON_BLOCKING));
+    copy_stream_.emplace(context_, stream, DestroyStream);
+  }
+  return copy_stream_->get();
+}
+
+absl::Status CudaDevice::Copy(const Mapping& source, uint64_t source_offset_bytes, Mapping& target,
+                              uint64_t target_offset_bytes, uint64_t bytes) {
+  if (dynamic_cast<const CudaMapping*>(&source) == nullptr) return ForeignObject("source");
+  if (dynamic_cast<CudaMapping*>(&target) == nullptr) return ForeignObject("target");
+  DAK_RETURN_IF_ERROR(CheckCopy(source, source_offset_bytes, target, target_offset_bytes, bytes));
+  if (bytes == 0) return absl::OkStatus();
+  if (source.host_pointer() != nullptr && target.host_pointer() != nullptr) {
+    std::memcpy(static_cast<std::byte*>(target.host_pointer()) + target_offset_bytes,
+                static_cast<const std::byte*>(source.host_pointer()) + source_offset_bytes, bytes);
+    return absl::OkStatus();
+  }
+  DAK_ASSIGN_OR_RETURN(ContextScope scope, ContextScope::Enter(context_));
+  DAK_ASSIGN_OR_RETURN(CUstream const stream, CopyStream());
+  DAK_RETURN_IF_ERROR(DAK_CUDA_CALL(context_->driver(), cuMemcpyAsync, target.address() + target_offset_bytes,
+                                    source.address() + source_offset_bytes, bytes, stream));
+  return DAK_CUDA_CALL(context_->driver(), cuStreamSynchronize, stream);
+}
+
+absl::Status CudaDevice::Synchronize() {
+  DAK_ASSIGN_OR_RETURN(ContextScope scope, ContextScope::Enter(context_));
+  return DAK_CUDA_CALL(context_->driver(), cuCtxSynchronize);
 }
 
 absl::StatusOr<TensorMap> CudaDevice::EncodeTensorMap(const TensorMapSpec& spec, uint64_t address) {

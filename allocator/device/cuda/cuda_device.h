@@ -10,6 +10,8 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -37,6 +39,10 @@ class CudaDevice final : public Device {
   absl::StatusOr<std::unique_ptr<Mapping>> Map(ExportedHandle handle, Access access) override;
   absl::Status Upload(Mapping& mapping, uint64_t offset_bytes, absl::Span<const std::byte> source) override;
   absl::Status Download(const Mapping& mapping, uint64_t offset_bytes, absl::Span<std::byte> target) override;
+  absl::Status Copy(const Mapping& source, uint64_t source_offset_bytes, Mapping& target, uint64_t target_offset_bytes,
+                    uint64_t bytes) override;
+  absl::Status Replace(Mapping& mapping, ExportedHandle handle) override;
+  absl::Status Synchronize() override;
   absl::StatusOr<TensorMap> EncodeTensorMap(const TensorMapSpec& spec, uint64_t address) override;
   absl::StatusOr<TensorMap> RebaseTensorMap(const TensorMap& map, uint64_t address) override;
   absl::StatusOr<std::unique_ptr<SharedPage>> CreateSharedPage(uint64_t bytes, UniqueFd* fd) override;
@@ -63,11 +69,20 @@ class CudaDevice final : public Device {
   absl::StatusOr<std::unique_ptr<Mapping>> MapDriverHandle(const ExportedHandle& handle, Access access);
   absl::StatusOr<std::unique_ptr<Mapping>> MapMemfd(const ExportedHandle& handle, Access access);
   absl::StatusOr<RegisteredView> Register(int fd, uint64_t bytes, Access access) const;
+  struct Imported {
+    PhysicalMemory memory;
+    CUmemLocation location;
+  };
+  absl::StatusOr<Imported> Import(const ExportedHandle& handle) const;
+  // The stream that Copy uses, made when first needed.
+  absl::StatusOr<CUstream> CopyStream();
 
   const SharedContext context_;
   const DeviceDescription description_;
   const Traits traits_;
   std::atomic<bool> binding_failed_{false};  // said once
+  std::mutex copy_mutex_;
+  std::optional<Owned<CUstream>> copy_stream_;  // guarded by copy_mutex_
 };
 
 // Loads the driver and opens a device on it. Errors as OpenDevice.

@@ -29,7 +29,11 @@
   X(cuDevicePrimaryCtxRelease)              \
   X(cuCtxPushCurrent)                       \
   X(cuCtxPopCurrent)                        \
+  X(cuCtxSynchronize)                       \
+  X(cuStreamCreate)                         \
+  X(cuStreamDestroy)                        \
   X(cuStreamSynchronize)                    \
+  X(cuMemGetInfo)                           \
   X(cuMemGetAllocationGranularity)          \
   X(cuMemCreate)                            \
   X(cuMemRelease)                           \
@@ -38,12 +42,14 @@
   X(cuMemMap)                               \
   X(cuMemUnmap)                             \
   X(cuMemSetAccess)                         \
+  X(cuMemRetainAllocationHandle)            \
   X(cuMemExportToShareableHandle)           \
   X(cuMemImportFromShareableHandle)         \
   X(cuMemGetAllocationPropertiesFromHandle) \
   X(cuMemsetD8)                             \
   X(cuMemcpyHtoD)                           \
   X(cuMemcpyDtoH)                           \
+  X(cuMemcpyAsync)                          \
   X(cuMemHostRegister)                      \
   X(cuMemHostUnregister)                    \
   X(cuMemHostGetDevicePointer)              \

@@ -67,9 +67,23 @@ absl::StatusOr<CUmemLocation> LocationOf(const PhysicalMemory& memory) {
 absl::StatusOr<MappedMemory> MappedMemory::Map(const PhysicalMemory& memory, uint64_t bytes) {
   AddressSpan span{.address = 0, .bytes = bytes};
   DAK_RETURN_IF_ERROR(DAK_CUDA_CALL(memory.driver(), cuMemAddressReserve, &span.address, bytes, 0, 0, 0));
-  Owned<AddressSpan> reservation(memory.context(), span, FreeAddress);
-  DAK_RETURN_IF_ERROR(DAK_CUDA_CALL(memory.driver(), cuMemMap, span.address, bytes, 0, memory.get(), 0));
-  return MappedMemory(std::move(reservation), Owned<AddressSpan>(memory.context(), span, Unmap));
+  MappedMemory mapped(Owned<AddressSpan>(memory.context(), span, FreeAddress));
+  DAK_RETURN_IF_ERROR(mapped.Replace(memory));
+  return mapped;
+}
+
+absl::StatusOr<PhysicalMemory> MappedMemory::Retain() const {
+  CUmemGenericAllocationHandle handle = 0;
+  DAK_RETURN_IF_ERROR(
+      DAK_CUDA_CALL(context()->driver(), cuMemRetainAllocationHandle, &handle, reinterpret_cast<void*>(address())));
+  return PhysicalMemory(context(), handle, ReleasePhysical);
+}
+
+absl::Status MappedMemory::Replace(const PhysicalMemory& memory) {
+  mapping_.reset();
+  DAK_RETURN_IF_ERROR(DAK_CUDA_CALL(memory.driver(), cuMemMap, address(), bytes(), 0, memory.get(), 0));
+  mapping_.emplace(memory.context(), reservation_.get(), Unmap);
+  return absl::OkStatus();
 }
 
 absl::Status MappedMemory::SetAccess(const CUmemLocation& location, CUmemAccess_flags flags) {

@@ -9,6 +9,7 @@
 #define DAK_ALLOCATOR_DEVICE_CUDA_CUDA_MEMORY_H_
 
 #include <cstdint>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -40,17 +41,21 @@ class MappedMemory {
  public:
   static absl::StatusOr<MappedMemory> Map(const PhysicalMemory& memory, uint64_t bytes);
   MappedMemory(MappedMemory&&) noexcept = default;
-  CUdeviceptr address() const { return mapping_.get().address; }
-  uint64_t bytes() const { return mapping_.get().bytes; }
-  const SharedContext& context() const { return mapping_.context(); }
+  CUdeviceptr address() const { return reservation_.get().address; }
+  uint64_t bytes() const { return reservation_.get().bytes; }
+  const SharedContext& context() const { return reservation_.context(); }
+  // A handle of the memory that is mapped.
+  absl::StatusOr<PhysicalMemory> Retain() const;
+  // Maps other memory, of as many bytes, at the address, without access until SetAccess. If that fails, nothing is
+  // mapped there.
+  absl::Status Replace(const PhysicalMemory& memory);
   // `location` may be the device, or HOST_NUMA for the CPU where the memory is the host's.
   absl::Status SetAccess(const CUmemLocation& location, CUmemAccess_flags flags);
 
  private:
-  MappedMemory(Owned<AddressSpan> reservation, Owned<AddressSpan> mapping)
-      : reservation_(std::move(reservation)), mapping_(std::move(mapping)) {}
+  explicit MappedMemory(Owned<AddressSpan> reservation) : reservation_(std::move(reservation)) {}
   Owned<AddressSpan> reservation_;  // dies after the mapping
-  Owned<AddressSpan> mapping_;
+  std::optional<Owned<AddressSpan>> mapping_;
 };
 
 // A memory file in this process, registered so that the GPU reaches it too.

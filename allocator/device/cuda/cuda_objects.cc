@@ -1,6 +1,10 @@
 #include "allocator/device/cuda/cuda_objects.h"
 
+#include <string>
+
+#include "absl/strings/str_cat.h"
 #include "allocator/base/status_macros.h"
+#include "allocator/device/device_checks.h"
 
 namespace dak {
 
@@ -38,6 +42,35 @@ absl::Status DriverMapping::MakeReadOnly() {
   }
   access_ = Access::kReadOnly;
   return absl::OkStatus();
+}
+
+absl::Status DriverMapping::Put(const PhysicalMemory& memory, const CUmemLocation& location) {
+  host_pointer_ = nullptr;
+  DAK_RETURN_IF_ERROR(memory_.Replace(memory));
+  const CUmemLocation gpu{.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = memory_.context()->device()};
+  DAK_RETURN_IF_ERROR(memory_.SetAccess(gpu, AccessFlags(access_)));
+  if (location.type != CU_MEM_LOCATION_TYPE_DEVICE) {
+    DAK_ASSIGN_OR_RETURN(const bool cpu_reaches, SetCpuAccess(memory_, location, AccessFlags(access_)));
+    if (cpu_reaches) host_pointer_ = reinterpret_cast<void*>(address_);
+  }
+  location_ = location;
+  return absl::OkStatus();
+}
+
+absl::Status DriverMapping::Replace(const PhysicalMemory& memory, Tier tier, const CUmemLocation& location) {
+  DAK_ASSIGN_OR_RETURN(const PhysicalMemory old, memory_.Retain());
+  const absl::Status status = Put(memory, location);
+  if (status.ok()) {
+    tier_ = tier;
+    return status;
+  }
+  const CUmemLocation old_location = location_;
+  const absl::Status restored = Put(old, old_location);
+  if (restored.ok()) return status;
+  return WithReason(
+      absl::Status(status.code(), absl::StrCat(status.message(), "; the memory that was there couldn't be ",
+                                               "mapped again: ", restored.message())),
+      "MAPPING_LOST");
 }
 
 absl::Status DriverMapping::MakeCpuReadOnly() {

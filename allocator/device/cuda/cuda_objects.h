@@ -44,9 +44,12 @@ class DriverMapping final : public CudaMapping {
   // `cpu_reaches`: access was set for the CPU too.
   DriverMapping(Tier tier, Access access, MappedMemory memory, CUmemLocation location, bool cpu_reaches);
   absl::Status MakeReadOnly() override;
+  // As Device::Replace. `location` is where `memory` is. The context must be current.
+  absl::Status Replace(const PhysicalMemory& memory, Tier tier, const CUmemLocation& location);
 
  private:
   absl::Status MakeCpuReadOnly();
+  absl::Status Put(const PhysicalMemory& memory, const CUmemLocation& location);
 
   MappedMemory memory_;
   CUmemLocation location_;  // where the memory is

@@ -74,6 +74,22 @@ absl::Status FaultingDevice::Download(const Mapping& mapping, uint64_t offset_by
   return inner_->Download(mapping, offset_bytes, target);
 }
 
+absl::Status FaultingDevice::Copy(const Mapping& source, uint64_t source_offset_bytes, Mapping& target,
+                                  uint64_t target_offset_bytes, uint64_t bytes) {
+  DAK_RETURN_IF_ERROR(Enter(Method::kCopy));
+  return inner_->Copy(source, source_offset_bytes, target, target_offset_bytes, bytes);
+}
+
+absl::Status FaultingDevice::Replace(Mapping& mapping, ExportedHandle handle) {
+  DAK_RETURN_IF_ERROR(Enter(Method::kReplace));
+  return inner_->Replace(mapping, std::move(handle));
+}
+
+absl::Status FaultingDevice::Synchronize() {
+  DAK_RETURN_IF_ERROR(Enter(Method::kSynchronize));
+  return inner_->Synchronize();
+}
+
 absl::StatusOr<TensorMap> FaultingDevice::EncodeTensorMap(const TensorMapSpec& spec, uint64_t address) {
   DAK_RETURN_IF_ERROR(Enter(Method::kEncodeTensorMap));
   return inner_->EncodeTensorMap(spec, address);

@@ -3,8 +3,9 @@
 //   auto owned = std::make_unique<FaultingDevice>(std::move(emulated));
 //   owned->FailNth(FaultingDevice::Method::kCreateSegment, 2, absl::ResourceExhaustedError("injected"));
 //
-// A failing call doesn't reach the device beneath, but takes what a real failure takes (Map closes the descriptor). To
-// try every failure of an operation in turn: FailNthOfAny(n, ...) for n = 1, 2, ... until fired() stays false.
+// A failing call doesn't reach the device beneath, but takes what a real failure takes (Map and Replace close the
+// descriptor). To try every failure of an operation in turn: FailNthOfAny(n, ...) for n = 1, 2, ... until fired() stays
+// false.
 //
 // Thread safety: all methods may be called from any thread.
 #ifndef DAK_ALLOCATOR_DEVICE_TESTING_FAULTING_DEVICE_H_
@@ -29,12 +30,15 @@ class FaultingDevice final : public Device {
     kMap,
     kUpload,
     kDownload,
+    kCopy,
+    kReplace,
+    kSynchronize,
     kEncodeTensorMap,
     kRebaseTensorMap,
     kCreateSharedPage,
     kMapSharedPage,
   };
-  static constexpr size_t kMethodCount = 10;
+  static constexpr size_t kMethodCount = 13;
 
   explicit FaultingDevice(std::unique_ptr<Device> inner) : inner_(std::move(inner)) {}
 
@@ -56,6 +60,10 @@ class FaultingDevice final : public Device {
   absl::StatusOr<std::unique_ptr<Mapping>> Map(ExportedHandle handle, Access access) override;
   absl::Status Upload(Mapping& mapping, uint64_t offset_bytes, absl::Span<const std::byte> source) override;
   absl::Status Download(const Mapping& mapping, uint64_t offset_bytes, absl::Span<std::byte> target) override;
+  absl::Status Copy(const Mapping& source, uint64_t source_offset_bytes, Mapping& target, uint64_t target_offset_bytes,
+                    uint64_t bytes) override;
+  absl::Status Replace(Mapping& mapping, ExportedHandle handle) override;
+  absl::Status Synchronize() override;
   absl::StatusOr<TensorMap> EncodeTensorMap(const TensorMapSpec& spec, uint64_t address) override;
   absl::StatusOr<TensorMap> RebaseTensorMap(const TensorMap& map, uint64_t address) override;
   absl::StatusOr<std::unique_ptr<SharedPage>> CreateSharedPage(uint64_t bytes, UniqueFd* fd) override;

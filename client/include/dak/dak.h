@@ -88,7 +88,7 @@ typedef struct dak_session_options {
   uint64_t hbm_quota_bytes; /* most that the session may hold; 0: the daemon's default */
   uint64_t host_quota_bytes;
   uint64_t cxl_quota_bytes;
-  uint64_t timeout_ns; /* of every call to the daemon; 0: 10 s, for AllocateTensors 120 s */
+  uint64_t timeout_ns; /* of every call to the daemon; 0: 10 s, allocating 120 s, moving and resuming 600 s */
 } dak_session_options;
 
 /* Connects to dakd and opens a session. DAK_UNAVAILABLE if no daemon listens (the message names the socket),
@@ -221,5 +221,7 @@ DAK_API dak_code dak_synchronize(dak_session* session, void* stream, dak_error* 
 #ifdef __cplusplus
 }
 #endif
+
+#include "dak/migration.h" /* moves, suspension */
 
 #endif /* DAK_DAK_H_ */

@@ -42,7 +42,10 @@ struct alignas(64) LinkControl {
   // Emulated links only: bytes in flight on this link by other sessions, for the client's model.
   uint64_t neighbour_inflight_bytes;
   uint64_t plan_version;  // of the session; a change means: ask for the new plan between passes
-  uint64_t reserved[4];
+  // Of the session, in links[0] only: grows when dakd has memory to put behind the session's addresses. A suspended
+  // client then calls TakeExchange (migration.proto).
+  uint64_t exchange;
+  uint64_t reserved[3];
 };
 
 // What a session's kernels tell dakd about one link. Counters since the session opened.

@@ -51,6 +51,7 @@ class DaemonProcess {
   // Starts it again in the same directory.
   void Start();
 
+  std::shared_ptr<grpc::Channel> NewChannel() const;
   // Over a connection of its own.
   std::unique_ptr<v1::NodeService::Stub> NewNodeStub() const;
   v1::NodeService::Stub& node() { return *node_; }
@@ -75,7 +76,6 @@ class DaemonProcess {
 
  private:
   void Connect();
-  std::shared_ptr<grpc::Channel> NewChannel() const;
 
   const DaemonOptions options_;
   std::string runtime_dir_;

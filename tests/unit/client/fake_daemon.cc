@@ -10,6 +10,7 @@
 
 #include "allocator/base/tier.h"
 #include "dak/v1/control_page.h"
+#include "tests/unit/client/fake_daemon_moves.h"
 
 namespace dak::testing {
 namespace {
@@ -128,11 +129,13 @@ FakeDaemon::FakeDaemon() {
   sessions_service_ = std::make_unique<Sessions>(this);
   tensors_service_ = std::make_unique<Tensors>(this);
   plans_service_ = std::make_unique<Plans>(this);
+  moves_service_ = std::make_unique<Moves>(this);
   grpc::ServerBuilder builder;
   builder.AddListeningPort("unix:" + runtime_dir_ + "/control.sock", grpc::InsecureServerCredentials());
   builder.RegisterService(sessions_service_.get());
   builder.RegisterService(tensors_service_.get());
   builder.RegisterService(plans_service_.get());
+  builder.RegisterService(moves_service_.get());
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) std::abort();
   ServeHandles();
@@ -312,7 +315,7 @@ grpc::Status FakeDaemon::Free(const v1::FreeTensorsRequest& request, v1::FreeTen
 
 void FakeDaemon::ReleaseEmptySegments() {
   std::map<uint64_t, bool> live;
-  for (const auto* tensors : {&tensors_, &published_}) {
+  for (const auto* tensors : {&tensors_, &published_, &moving_}) {
     for (const auto& [id, tensor] : *tensors) {
       for (const v1::TensorPart& part : tensor.parts()) live[part.segment_id()] = true;
     }

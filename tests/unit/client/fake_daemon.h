@@ -66,6 +66,7 @@ class FakeDaemon {
   class Sessions;
   class Tensors;
   class Plans;
+  class Moves;
   struct Segment {
     std::unique_ptr<dak::Segment> memory;
     std::string group;
@@ -104,6 +105,7 @@ class FakeDaemon {
   std::map<std::string, int> calls_;
   std::map<uint64_t, v1::Tensor> tensors_;
   std::map<uint64_t, v1::Tensor> published_;
+  std::map<uint64_t, v1::Tensor> moving_;  // tensors of a prepared move, as they will be
   std::map<std::string, std::string> fingerprints_;
   std::map<std::string, int> attached_;
   std::map<uint64_t, Segment> segments_;
@@ -120,6 +122,7 @@ class FakeDaemon {
   std::unique_ptr<Sessions> sessions_service_;
   std::unique_ptr<Tensors> tensors_service_;
   std::unique_ptr<Plans> plans_service_;
+  std::unique_ptr<Moves> moves_service_;
   std::unique_ptr<grpc::Server> server_;
 };
 

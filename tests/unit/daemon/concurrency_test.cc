@@ -26,6 +26,7 @@ class Core {
     environment_.events = &events_;
     environment_.publications = &publications_;
     environment_.metrics = &metrics_;
+    environment_.congestion = &congestion_;
     service_.environment = &environment_;
     service_.congestion = &congestion_;
     service_.sessions = &sessions_;
@@ -90,9 +91,55 @@ class Client {
   }
 
  private:
+  // What is refused (published meanwhile, no room) changes nothing; what is prepared ends one way or the other.
+  void MoveAndEnd(Session& session) {
+    if (ids_.empty()) return;
+    const TensorMoveSpec move = {.tensor_id = ids_.back(), .offload_ratio = static_cast<double>(random_() % 3) / 2};
+    const auto prepared = session.PrepareMove({move}, [] { return false; });
+    if (!prepared.ok()) return;
+    if (random_() % 2 == 0) {
+      EXPECT_TRUE(session.CommitMove(prepared->move_id).ok());
+    } else {
+      EXPECT_TRUE(session.AbortMove(prepared->move_id).ok());
+    }
+  }
+  // A second thread is the operator; this one carries out what it is asked, or resumes before it is.
+  void DemoteAndResume(Session& session) {
+    if (!session.Suspend().ok()) return;
+    std::atomic<bool> done = false;
+    std::thread operator_thread([&] {
+      session.Demote([] { return false; }, nullptr).status().IgnoreError();
+      done = true;
+    });
+    const bool impatient = random_() % 2 == 0;
+    std::thread exchanger([&] {
+      while (!done) {
+        if (const auto exchange = session.TakeExchange(); exchange.ok()) {
+          EXPECT_TRUE(session.FinishExchange(exchange->id, absl::OkStatus()).ok());
+        }
+        std::this_thread::yield();
+      }
+    });
+    if (impatient) session.Resume([] { return true; }).status().IgnoreError();
+    operator_thread.join();
+    exchanger.join();
+    std::atomic<bool> resumed = false;
+    std::thread again([&] {
+      while (!resumed) {
+        if (const auto exchange = session.TakeExchange(); exchange.ok()) {
+          EXPECT_TRUE(session.FinishExchange(exchange->id, absl::OkStatus()).ok());
+        }
+        std::this_thread::yield();
+      }
+    });
+    EXPECT_TRUE(session.Resume([] { return false; }).ok());
+    resumed = true;
+    again.join();
+  }
+
   void Act(Session& session, HandleConnection& connection) {
     const std::string name = "model-" + std::to_string(random_() % 3);
-    switch (random_() % 6) {
+    switch (random_() % 8) {
       case 0:
       case 1:
         AllocateAndFetch(session, connection);
@@ -113,6 +160,12 @@ class Client {
             EXPECT_EQ(connection.Fetch({grant.ticket}).fds.size(), 1u);
           }
         }
+        break;
+      case 5:
+        MoveAndEnd(session);
+        break;
+      case 6:
+        DemoteAndResume(session);
         break;
       default:
         session.Detach(name).IgnoreError();

@@ -141,5 +141,29 @@ TEST_F(CongestionLoopTest, RemovedSessionsPageIsLeftAlone) {
   EXPECT_EQ(loop_.Snapshot()[0].sessions.size(), 1u);
 }
 
+TEST_F(CongestionLoopTest, MigrationHasATileWhileSomebodyReadsAndAllWhenNobodyDoes) {
+  EXPECT_EQ(loop_.Snapshot()[0].background_bytes_per_s, 0u);
+  loop_.BeginBackground();
+  EXPECT_EQ(loop_.BackgroundBytesPerS(), 1e9);  // no sessions: the whole link
+  ClientPages a(device_, 1);
+  ASSERT_TRUE(loop_.Add(1, "a", 100, a.pages).ok());
+  // A new session is taken to want the link: a tile of the target of two products is left.
+  EXPECT_NEAR(loop_.BackgroundBytesPerS(), 1e9 * 4096 / 200'000, 1e6);
+  EXPECT_EQ(a.control->links[0].neighbour_inflight_bytes, 4096u);
+  const uint64_t beside = a.control->links[0].window_bytes;
+  loop_.BeginBackground();  // two copies share
+  EXPECT_NEAR(loop_.BackgroundBytesPerS(), 1e9 * 4096 / 200'000 / 2, 1e6);
+  loop_.EndBackground();
+  // It reads nothing and is idle soon.
+  for (int i = 0; i < 10; ++i) Tick();
+  EXPECT_EQ(loop_.BackgroundBytesPerS(), 1e9);
+  EXPECT_EQ(loop_.Snapshot()[0].background_bytes_per_s, 1'000'000'000u);
+  loop_.EndBackground();
+  EXPECT_EQ(loop_.Snapshot()[0].background_bytes_per_s, 0u);
+  EXPECT_GE(a.control->links[0].window_bytes, beside);
+  Tick();
+  EXPECT_EQ(a.control->links[0].neighbour_inflight_bytes, 0u);
+}
+
 }  // namespace
 }  // namespace dak::daemon

@@ -10,10 +10,10 @@
 
 namespace dak::daemon {
 
-// The gate in front of CreateSegment, Export and CreateSharedPage. Thread-safe.
+// The gate in front of CreateSegment, Export, Copy and CreateSharedPage. Thread-safe.
 class Gate {
  public:
-  enum class Call { kCreateSegment, kExport, kCreateSharedPage };
+  enum class Call { kCreateSegment, kExport, kCopy, kCreateSharedPage };
 
   // The next call of this kind will wait.
   void Shut(Call call) {
@@ -69,6 +69,15 @@ class GateDevice final : public Device {
   absl::Status Download(const Mapping& mapping, uint64_t offset_bytes, absl::Span<std::byte> target) override {
     return inner_->Download(mapping, offset_bytes, target);
   }
+  absl::Status Copy(const Mapping& source, uint64_t source_offset_bytes, Mapping& target, uint64_t target_offset_bytes,
+                    uint64_t bytes) override {
+    gate_->Pass(Gate::Call::kCopy);
+    return inner_->Copy(source, source_offset_bytes, target, target_offset_bytes, bytes);
+  }
+  absl::Status Replace(Mapping& mapping, ExportedHandle handle) override {
+    return inner_->Replace(mapping, std::move(handle));
+  }
+  absl::Status Synchronize() override { return inner_->Synchronize(); }
   absl::StatusOr<TensorMap> EncodeTensorMap(const TensorMapSpec& spec, uint64_t address) override {
     return inner_->EncodeTensorMap(spec, address);
   }

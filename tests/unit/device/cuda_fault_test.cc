@@ -35,7 +35,7 @@ void CollectLog(const char* message) {
 // Calls that only give something back: nobody can be told when they fail, so the log is.
 bool IsRelease(const std::string& function) {
   for (const char* release : {"cuDevicePrimaryCtxRelease", "cuCtxPopCurrent", "cuMemRelease", "cuMemAddressFree",
-                              "cuMemUnmap", "cuMemHostUnregister"}) {
+                              "cuMemUnmap", "cuMemHostUnregister", "cuStreamDestroy"}) {
     if (function == release) return true;
   }
   return false;
@@ -196,6 +196,67 @@ TEST_P(CudaFaultTest, UploadAndDownload) {
   }
 }
 
+TEST_P(CudaFaultTest, CopyAndSynchronize) {
+  auto source_segment = device_->CreateSegment(Tier::kHbm, kBytes).value();
+  auto target_segment = device_->CreateSegment(Tier::kHost, kBytes).value();
+  auto source = device_->Map(device_->Export(*source_segment, Access::kReadWrite).value(), Access::kReadWrite).value();
+  auto target = device_->Map(device_->Export(*target_segment, Access::kReadWrite).value(), Access::kReadWrite).value();
+  // The stream is made by the first copy, and kept.
+  fake_->FailCallsOf("cuStreamCreate", kInjected);
+  EXPECT_THAT(device_->Copy(*source, 0, *target, 0, 100), Fails(absl::StatusCode::kInternal, "DRIVER_ERROR"));
+  EXPECT_EQ(fake_->live().streams, 0);
+  fake_->FailCallsOf("cuStreamCreate", CUDA_SUCCESS);
+  ASSERT_THAT(device_->Copy(*source, 0, *target, 0, 100), IsOk());
+  EXPECT_EQ(fake_->live().streams, 1);
+  EXPECT_EQ(FailEachCall([&] { return device_->Copy(*source, 0, *target, 0, 100); }, [] {}).calls, 4);
+  EXPECT_EQ(FailEachCall([&] { return device_->Synchronize(); }, [] {}).calls, 3);
+}
+
+TEST_P(CudaFaultTest, ReplaceKeepsTheOldMemoryWhicheverCallFails) {
+  if (GetParam()) GTEST_SKIP() << "memfds can't take the place of the driver's memory";
+  auto hbm = device_->CreateSegment(Tier::kHbm, kBytes).value();
+  auto host = device_->CreateSegment(Tier::kHost, kBytes).value();
+  for (auto [from, to] : {std::pair(hbm.get(), host.get()), std::pair(host.get(), hbm.get())}) {
+    auto mapping = device_->Map(device_->Export(*from, Access::kReadWrite).value(), Access::kReadWrite).value();
+    const std::vector<std::byte> sent = Pattern(1'000, 31);
+    ASSERT_THAT(device_->Upload(*mapping, 0, sent), IsOk());
+    const ExportedHandle exported = device_->Export(*to, Access::kReadWrite).value();
+    const uint64_t address = mapping->address();
+    auto replace = [&](const ExportedHandle& with) {
+      return device_->Replace(*mapping, {DuplicateFd(with.fd.get()).value(), with.kind, with.tier, kBytes});
+    };
+    const ExportedHandle back = device_->Export(*from, Access::kReadWrite).value();
+    const Round round = FailEachCall(
+        [&] {
+          const absl::Status status = replace(exported);
+          if (status.ok()) return status;
+          EXPECT_EQ(mapping->tier(), from->tier());
+          EXPECT_EQ(mapping->address(), address);
+          EXPECT_EQ(mapping->host_pointer() != nullptr, IsRemote(from->tier()));
+          std::vector<std::byte> found(sent.size());
+          EXPECT_THAT(device_->Download(*mapping, 0, absl::MakeSpan(found)), IsOk());
+          EXPECT_EQ(found, sent);
+          return status;
+        },
+        [&] { EXPECT_THAT(replace(back), IsOk()); });
+    EXPECT_GE(round.calls, 8);
+    EXPECT_GE(round.releases, 3);
+  }
+}
+
+TEST_P(CudaFaultTest, AMappingThatCanNeitherBeReplacedNorRestoredSaysSoAndLeaksNothing) {
+  if (GetParam()) GTEST_SKIP() << "memfds can't take the place of the driver's memory";
+  auto hbm = device_->CreateSegment(Tier::kHbm, kBytes).value();
+  auto host = device_->CreateSegment(Tier::kHost, kBytes).value();
+  auto mapping = device_->Map(device_->Export(*hbm, Access::kReadWrite).value(), Access::kReadWrite).value();
+  fake_->FailCallsOf("cuMemMap", kInjected);
+  EXPECT_THAT(device_->Replace(*mapping, device_->Export(*host, Access::kReadWrite).value()),
+              Fails(absl::StatusCode::kInternal, "MAPPING_LOST"));
+  fake_->FailCallsOf("cuMemMap", CUDA_SUCCESS);
+  // What was in the segment is still there for who maps it.
+  EXPECT_THAT(device_->Map(device_->Export(*hbm, Access::kReadWrite).value(), Access::kReadWrite).status(), IsOk());
+}
+
 TEST_P(CudaFaultTest, TensorMaps) {
   const TensorMapSpec spec{.rows = 64, .cols = 64};
   const TensorMap map = device_->EncodeTensorMap(spec, 0).value();
@@ -204,7 +265,7 @@ TEST_P(CudaFaultTest, TensorMaps) {
 }
 
 TEST_P(CudaFaultTest, GetTier) {
-  EXPECT_EQ(FailEachCall([&] { return device_->GetTier(Tier::kHbm).status(); }, [] {}).calls, 1);
+  EXPECT_EQ(FailEachCall([&] { return device_->GetTier(Tier::kHbm).status(); }, [] {}).calls, 4);
 }
 
 TEST_P(CudaFaultTest, SharedPages) {

@@ -113,6 +113,29 @@ CUresult StreamSynchronize(CUstream) {
   return CUDA_SUCCESS;
 }
 
+CUresult CtxSynchronize() {
+  FAKE_ENTER(cuCtxSynchronize);
+  FAKE_NEED_CONTEXT(cuCtxSynchronize);
+  return CUDA_SUCCESS;
+}
+
+CUresult StreamCreate(CUstream* stream, unsigned int flags) {
+  FAKE_ENTER(cuStreamCreate);
+  FAKE_NEED_CONTEXT(cuStreamCreate);
+  if (flags != CU_STREAM_NON_BLOCKING) return fake.Breach("a stream that blocks others", CUDA_ERROR_INVALID_VALUE);
+  ++fake.state.streams;
+  *stream = reinterpret_cast<CUstream>(&fake.state.streams);
+  return CUDA_SUCCESS;
+}
+
+CUresult StreamDestroy(CUstream stream) {
+  FAKE_ENTER_RELEASE(cuStreamDestroy);
+  if (stream != reinterpret_cast<CUstream>(&fake.state.streams) || --fake.state.streams < 0) {
+    return fake.Breach("a strange stream destroyed", CUDA_ERROR_INVALID_VALUE);
+  }
+  return ordered;
+}
+
 CudaDriver MakeTable() {
   CudaDriver table;
   table.cuInit = Init;
@@ -129,6 +152,9 @@ CudaDriver MakeTable() {
   table.cuCtxPushCurrent = CtxPushCurrent;
   table.cuCtxPopCurrent = CtxPopCurrent;
   table.cuStreamSynchronize = StreamSynchronize;
+  table.cuCtxSynchronize = CtxSynchronize;
+  table.cuStreamCreate = StreamCreate;
+  table.cuStreamDestroy = StreamDestroy;
   FillFakeMemoryFunctions(&table);
   return table;
 }
@@ -194,7 +220,8 @@ FakeCudaLive FakeCuda::live() const {
           static_cast<int64_t>(state.handles.size()),
           static_cast<int64_t>(state.reservations.size()),
           static_cast<int64_t>(state.mappings.size()),
-          static_cast<int64_t>(state.registrations.size())};
+          static_cast<int64_t>(state.registrations.size()),
+          state.streams};
 }
 
 std::vector<std::string> FakeCuda::breaches() const {

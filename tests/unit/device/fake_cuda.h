@@ -52,6 +52,7 @@ struct FakeCudaLive {
   int64_t reservations = 0;
   int64_t mappings = 0;
   int64_t registrations = 0;
+  int64_t streams = 0;
   friend bool operator==(const FakeCudaLive&, const FakeCudaLive&) = default;
 };
 
@@ -85,6 +86,7 @@ class FakeCuda {
   };
   struct Mapping {
     uint64_t bytes = 0;
+    int fd = -1;  // the memory, as long as it is mapped
     CUmemLocation location{};
     CUmemAccess_flags gpu = CU_MEM_ACCESS_FLAGS_PROT_NONE;
     CUmemAccess_flags cpu = CU_MEM_ACCESS_FLAGS_PROT_NONE;
@@ -100,6 +102,7 @@ class FakeCuda {
     std::map<CUdeviceptr, Registration> registrations;
     int64_t contexts = 0;
     int64_t pushed = 0;
+    int64_t streams = 0;
     uint64_t next_handle = 100;
   };
 

@@ -109,7 +109,8 @@ CUresult MemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemGenericAl
   if (::mmap(Pointer(address), bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, handle->second.fd, 0) == MAP_FAILED) {
     return CUDA_ERROR_OPERATING_SYSTEM;
   }
-  fake.state.mappings[address] = {.bytes = bytes, .location = handle->second.location};
+  fake.state.mappings[address] = {
+      .bytes = bytes, .fd = ::fcntl(handle->second.fd, F_DUPFD_CLOEXEC, 0), .location = handle->second.location};
   return CUDA_SUCCESS;
 }
 
@@ -120,6 +121,7 @@ CUresult MemUnmap(CUdeviceptr address, size_t bytes) {
     return fake.Breach("unmap of a strange address", CUDA_ERROR_INVALID_VALUE);
   }
   ::mmap(Pointer(address), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  ::close(found->second.fd);
   fake.state.mappings.erase(found);
   return ordered;
 }
@@ -244,6 +246,35 @@ CUresult MemcpyDtoH(void* target, CUdeviceptr address, size_t bytes) {
   return CUDA_SUCCESS;
 }
 
+CUresult MemcpyAsync(CUdeviceptr target, CUdeviceptr source, size_t bytes, CUstream) {
+  FAKE_ENTER(cuMemcpyAsync);
+  FAKE_NEED_CONTEXT(cuMemcpyAsync);
+  if (!GpuReaches(fake, source, bytes, false) || !GpuReaches(fake, target, bytes, true)) {
+    return fake.Breach("copy without access", CUDA_ERROR_ILLEGAL_ADDRESS);
+  }
+  WithCpuAccess(fake, source,
+                [&] { WithCpuAccess(fake, target, [&] { std::memcpy(Pointer(target), Pointer(source), bytes); }); });
+  return CUDA_SUCCESS;
+}
+
+CUresult MemRetain(CUmemGenericAllocationHandle* number, void* address) {
+  FAKE_ENTER(cuMemRetainAllocationHandle);
+  auto found = fake.state.mappings.find(reinterpret_cast<CUdeviceptr>(address));
+  if (found == fake.state.mappings.end()) return fake.Breach("retaining nothing", CUDA_ERROR_INVALID_VALUE);
+  const FakeCuda::Mapping& mapping = found->second;
+  *number = fake.state.next_handle++;
+  fake.state.handles[*number] = {::fcntl(mapping.fd, F_DUPFD_CLOEXEC, 0), mapping.bytes, mapping.location, false};
+  return CUDA_SUCCESS;
+}
+
+CUresult MemGetInfo(size_t* free_bytes, size_t* total_bytes) {
+  FAKE_ENTER(cuMemGetInfo);
+  FAKE_NEED_CONTEXT(cuMemGetInfo);
+  *total_bytes = fake.config().device_bytes;
+  *free_bytes = *total_bytes - DeviceBytesInUse(fake);
+  return CUDA_SUCCESS;
+}
+
 CUresult MemHostRegister(void* data, size_t bytes, unsigned int flags) {
   FAKE_ENTER(cuMemHostRegister);
   FAKE_NEED_CONTEXT(cuMemHostRegister);
@@ -321,6 +352,9 @@ void FillFakeMemoryFunctions(CudaDriver* table) {
   table->cuMemsetD8 = MemsetD8;
   table->cuMemcpyHtoD = MemcpyHtoD;
   table->cuMemcpyDtoH = MemcpyDtoH;
+  table->cuMemcpyAsync = MemcpyAsync;
+  table->cuMemRetainAllocationHandle = MemRetain;
+  table->cuMemGetInfo = MemGetInfo;
   table->cuMemHostRegister = MemHostRegister;
   table->cuMemHostUnregister = MemHostUnregister;
   table->cuMemHostGetDevicePointer = MemHostGetDevicePointer;

@@ -23,6 +23,8 @@ std::vector<absl::Status> CallAll(FaultingDevice& device) {
   std::unique_ptr<Segment> segment = device.inner().CreateSegment(Tier::kHbm, kDeviceGranuleBytes).value();
   std::unique_ptr<Mapping> mapping =
       device.inner().Map(device.inner().Export(*segment, Access::kReadWrite).value(), Access::kReadWrite).value();
+  std::unique_ptr<Mapping> other =
+      device.inner().Map(device.inner().Export(*segment, Access::kReadWrite).value(), Access::kReadWrite).value();
   const TensorMapSpec spec{.rows = 64, .cols = 64};
   const TensorMap map = device.inner().EncodeTensorMap(spec, 0).value();
   std::byte byte{1};
@@ -35,6 +37,9 @@ std::vector<absl::Status> CallAll(FaultingDevice& device) {
           device.Map(device.inner().Export(*segment, Access::kReadOnly).value(), Access::kReadOnly).status(),
           device.Upload(*mapping, 0, {&byte, 1}),
           device.Download(*mapping, 0, {&byte, 1}),
+          device.Copy(*mapping, 0, *other, 0, 1),
+          device.Replace(*other, device.inner().Export(*segment, Access::kReadWrite).value()),
+          device.Synchronize(),
           device.EncodeTensorMap(spec, 0).status(),
           device.RebaseTensorMap(map, 128).status(),
           device.CreateSharedPage(kSharedPageGranuleBytes, &other_page_fd).status(),
