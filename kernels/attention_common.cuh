@@ -12,7 +12,7 @@ inline constexpr uint32_t kConsumerThreads = kConsumerWarps * kWarpThreads;
 inline constexpr uint32_t kAttentionThreads = kConsumerThreads + 2 * kWarpThreads;  // and the producer's, the meter's
 inline constexpr uint32_t kTileRows = 16;                                           // query heads of a matrix product
 inline constexpr uint32_t kScratchRows = 8;                                         // of a warp's results at once
-inline constexpr uint32_t kAttentionControlBytes = 7168;  // after ring and scratch memory
+inline constexpr uint32_t kAttentionControlBytes = 7168;                            // after ring and scratch memory
 inline constexpr uint32_t kSequencesPerThread = kMaxAttentionBatch / kConsumerThreads;
 static_assert(kMaxGroup <= kConsumerWarps * kTileRows);
 

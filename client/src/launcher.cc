@@ -20,6 +20,10 @@ class EmulatedLauncher final : public Launcher {
   absl::Status Gemm(const kernels::GemmShape& shape, const kernels::GemmOperands& operands, void*) override {
     return kernels::GemmReference(shape, operands, link_, model_, /*real_time=*/true).status();
   }
+  absl::Status Attention(const kernels::AttentionShape& shape, const kernels::AttentionOperands& operands,
+                         void*) override {
+    return kernels::AttentionReference(shape, operands, link_, model_, /*real_time=*/true).status();
+  }
   absl::Status Synchronize(void*) override { return absl::OkStatus(); }
 
  private:

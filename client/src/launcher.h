@@ -1,7 +1,7 @@
 // Runs operations on the session's device: CUDA kernels, or the reference in the time of the emulated link.
 //
 // Thread safety: none; the session locks.
-// Errors: those of kernels/gemm.h; FAILED_PRECONDITION where this build or GPU has no kernels.
+// Errors: those of kernels/gemm.h and attention.h; FAILED_PRECONDITION where this build or GPU has no kernels.
 #ifndef DAK_CLIENT_SRC_LAUNCHER_H_
 #define DAK_CLIENT_SRC_LAUNCHER_H_
 
@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "allocator/device/device.h"
 #include "dak/v1/control_page.h"
+#include "kernels/attention.h"
 #include "kernels/gemm.h"
 
 namespace dak::client {
@@ -19,6 +20,8 @@ class Launcher {
  public:
   virtual ~Launcher() = default;
   virtual absl::Status Gemm(const kernels::GemmShape& shape, const kernels::GemmOperands& operands, void* stream) = 0;
+  virtual absl::Status Attention(const kernels::AttentionShape& shape, const kernels::AttentionOperands& operands,
+                                 void* stream) = 0;
   virtual absl::Status Synchronize(void* stream) = 0;
 };
 

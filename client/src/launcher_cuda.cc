@@ -10,11 +10,22 @@ namespace {
 
 class CudaLauncher final : public Launcher {
  public:
-  CudaLauncher(std::unique_ptr<kernels::GemmRunner> runner, SharedContext context, const kernels::LinkView& link)
-      : runner_(std::move(runner)), context_(std::move(context)), link_(link) {}
+  CudaLauncher(int ordinal, std::unique_ptr<kernels::GemmRunner> runner, SharedContext context,
+               const kernels::LinkView& link)
+      : ordinal_(ordinal), runner_(std::move(runner)), context_(std::move(context)), link_(link) {}
 
   absl::Status Gemm(const kernels::GemmShape& shape, const kernels::GemmOperands& operands, void* stream) override {
     return runner_->Launch(shape, operands, link_, stream);
+  }
+
+  // Its scratch memory is made with the first call: most sessions multiply only.
+  absl::Status Attention(const kernels::AttentionShape& shape, const kernels::AttentionOperands& operands,
+                         void* stream) override {
+    if (attention_ == nullptr) {
+      DAK_ASSIGN_OR_RETURN(attention_,
+                           kernels::CreateCudaAttentionRunner(ordinal_, {.link_counters = runner_->link_counters()}));
+    }
+    return attention_->Launch(shape, operands, link_, stream);
   }
 
   absl::Status Synchronize(void* stream) override {
@@ -23,7 +34,9 @@ class CudaLauncher final : public Launcher {
   }
 
  private:
+  const int ordinal_;
   std::unique_ptr<kernels::GemmRunner> runner_;
+  std::unique_ptr<kernels::AttentionRunner> attention_;  // uses the other's counters, so dies first
   const SharedContext context_;
   const kernels::LinkView link_;
 };
@@ -38,7 +51,7 @@ absl::StatusOr<std::unique_ptr<Launcher>> CreateCudaLauncher(int device_ordinal,
   const char* const tuning_path = std::getenv("DAK_GEMM_TUNING");
   DAK_ASSIGN_OR_RETURN(auto runner, kernels::CreateCudaGemmRunner(
                                         device_ordinal, {.tuning_path = tuning_path == nullptr ? "" : tuning_path}));
-  return std::make_unique<CudaLauncher>(std::move(runner), std::move(context), link);
+  return std::make_unique<CudaLauncher>(device_ordinal, std::move(runner), std::move(context), link);
 }
 
 }  // namespace dak::client

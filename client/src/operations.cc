@@ -39,37 +39,45 @@ kernels::GemmOperands OperandsOf(const GemmCall& call) {
 }  // namespace
 
 // A write to memory that others read is a fatal fault at best.
-absl::Status Session::CheckWritable(uint64_t address, uint64_t bytes) const {
+absl::Status Session::CheckWritable(absl::string_view field, uint64_t address, uint64_t bytes) const {
   for (const auto& [id, segment] : segments_) {
     if (segment.mapping == nullptr || segment.mapping->access() != Access::kReadOnly) continue;
     if (Overlap(address, bytes, segment.mapping->address(), segment.mapping->bytes())) {
-      return WithDetail(absl::FailedPreconditionError("y: lies in published memory, which is read-only"),
-                        Reason("y", "READ_ONLY"));
+      return WithDetail(
+          absl::FailedPreconditionError(absl::StrCat(field, ": lies in published memory, which is read-only")),
+          Reason(field, "READ_ONLY"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Session::CheckOperand(absl::string_view field, const Tensor* operand) const {
+  if (tensors_.count(operand) == 0) {
+    return InvalidField(field, "is no tensor of this session", "a live tensor of this session", "UNKNOWN_TENSOR");
+  }
+  DAK_RETURN_IF_ERROR(operand->CheckMapped());
+  if (operand->element() != ElementType::kBf16 && operand->element() != ElementType::kF16) {
+    return InvalidField(field, absl::StrCat("tensor ", operand->name(), " has a data type that no kernel computes"),
+                        "bf16 or f16", "UNSUPPORTED");
+  }
+  for (const Part& part : operand->parts()) {
+    if (part.mapping->tier() != part.tier) {
+      return WithDetail(absl::FailedPreconditionError(
+                            absl::StrCat(field, ": tensor ", operand->name(), " is demoted, and dakd has gone")),
+                        Reason(field, "DEMOTED"));
     }
   }
   return absl::OkStatus();
 }
 
 absl::Status Session::CheckGemmCall(const GemmCall& call, kernels::GemmShape* shape) const {
-  if (tensors_.count(call.weights) == 0) {
-    return InvalidField("weights", "is no tensor of this session", "a live tensor of this session", "UNKNOWN_TENSOR");
-  }
+  DAK_RETURN_IF_ERROR(CheckOperand("weights", call.weights));
   const Tensor& weights = *call.weights;
-  DAK_RETURN_IF_ERROR(weights.CheckMapped());
-  if (weights.element() != ElementType::kBf16 && weights.element() != ElementType::kF16) {
-    return InvalidField("weights", absl::StrCat("tensor ", weights.name(), " has a data type that no kernel computes"),
-                        "bf16 or f16", "UNSUPPORTED");
-  }
   shape->batch = call.batch;
   shape->n = weights.rows();
   shape->k = weights.cols();
   shape->element = weights.element();
   for (const Part& part : weights.parts()) {
-    if (part.mapping->tier() != part.tier) {
-      return WithDetail(absl::FailedPreconditionError(
-                            absl::StrCat("weights: tensor ", weights.name(), " is demoted, and dakd has gone")),
-                        Reason("weights", "DEMOTED"));
-    }
     if (!IsRemote(part.tier)) shape->local_rows += part.rows;
   }
   DAK_RETURN_IF_ERROR(kernels::CheckGemm(*shape));
@@ -85,7 +93,13 @@ absl::Status Session::CheckGemmCall(const GemmCall& call, kernels::GemmShape* sh
       return InvalidField("y", "overlaps the weights", "memory of its own", "OVERLAP");
     }
   }
-  return CheckWritable(call.y, y_bytes);
+  return CheckWritable("y", call.y, y_bytes);
+}
+
+absl::Status Session::EnsureLauncher() {
+  if (launcher_ != nullptr) return absl::OkStatus();
+  DAK_ASSIGN_OR_RETURN(launcher_, CreateLauncher(*device_, *control_page_, *report_page_));
+  return absl::OkStatus();
 }
 
 absl::Status Session::Gemm(const GemmCall& call) {
@@ -96,9 +110,7 @@ absl::Status Session::Gemm(const GemmCall& call) {
     absl::MutexLock lock(&mutex_);
     DAK_RETURN_IF_ERROR(CheckGemmCall(call, &shape));
   }
-  if (launcher_ == nullptr) {
-    DAK_ASSIGN_OR_RETURN(launcher_, CreateLauncher(*device_, *control_page_, *report_page_));
-  }
+  DAK_RETURN_IF_ERROR(EnsureLauncher());
   return launcher_->Gemm(shape, OperandsOf(call), call.stream);
 }
 

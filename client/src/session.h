@@ -33,6 +33,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "allocator/device/device.h"
+#include "client/src/calls.h"
 #include "client/src/handle_connection.h"
 #include "client/src/launcher.h"
 #include "client/src/session_types.h"
@@ -41,15 +42,6 @@
 #include "dak/v1/control_page.h"
 
 namespace dak::client {
-
-struct GemmCall {
-  const Tensor* weights = nullptr;
-  uint64_t x = 0;
-  uint64_t y = 0;
-  uint32_t batch = 0;
-  void* stream = nullptr;
-  kernels::GemmEpilogue epilogue{};
-};
 
 class Session {
  public:
@@ -102,6 +94,7 @@ class Session {
   // `request` without its token.
   absl::StatusOr<v1::Plan> Plan(v1::PlanPassRequest request);
   absl::Status Gemm(const GemmCall& call);
+  absl::Status Attention(const AttentionCall& call);
   absl::Status Synchronize(void* stream);
 
  private:
@@ -196,8 +189,11 @@ class Session {
   // A forked child would keep memory alive that its parent gave back or died with.
   static void KeepFromChildren(const Mapping& mapping, HandleKind kind);
 
+  absl::Status CheckOperand(absl::string_view field, const Tensor* operand) const;
   absl::Status CheckGemmCall(const GemmCall& call, kernels::GemmShape* shape) const;
-  absl::Status CheckWritable(uint64_t address, uint64_t bytes) const;
+  absl::Status CompleteAttention(AttentionCall& call) const;
+  absl::Status CheckWritable(absl::string_view field, uint64_t address, uint64_t bytes) const;
+  absl::Status EnsureLauncher() ABSL_EXCLUSIVE_LOCKS_REQUIRED(launch_mutex_);
 
   const SessionOptions options_;
   const pid_t owner_pid_ = getpid();

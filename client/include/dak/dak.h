@@ -239,6 +239,7 @@ DAK_API dak_code dak_synchronize(dak_session* session, void* stream, dak_error* 
 }
 #endif
 
+#include "dak/attention.h" /* decode attention */
 #include "dak/migration.h" /* moves, suspension */
 
 #endif /* DAK_DAK_H_ */

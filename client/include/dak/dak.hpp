@@ -186,6 +186,11 @@ class Session : public MigrationCalls<Session> {
                                 epilogue.residual,     epilogue.activation};
     return Check([&](dak_error* e) { return dak_gemm(session_, &args, e); });
   }
+  // struct_size is filled in; everything else is dak_attention_args's.
+  Status Attention(dak_attention_args args) {
+    args.struct_size = sizeof(args);
+    return Check([&](dak_error* e) { return dak_attention(session_, &args, e); });
+  }
   Status Synchronize(void* stream = nullptr) {
     return Check([&](dak_error* e) { return dak_synchronize(session_, stream, e); });
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/attention.h"
 #include "kernels/gemm.h"
 #include "tests/bench/cpu_clock.h"
 #include "tests/bench/dak_bench/check.h"
@@ -82,6 +83,43 @@ CpuTime TimeRunner(Context& context, kernels::GemmRunner& runner, uint64_t remot
   });
 }
 
+// The same of attention: a pool a layer, and contexts of one page, so that the queue never fills.
+CpuTime TimeAttention(Context& context, kernels::AttentionRunner& runner) {
+  constexpr uint32_t kLayers = 32;
+  const kernels::AttentionShape shape{.batch = kLaunchBatch,
+                                      .heads = 32,
+                                      .kv_heads = 8,
+                                      .head_dim = 128,
+                                      .page_tokens = 16,
+                                      .max_pages = 256,
+                                      .local_pages = 256,
+                                      .remote_pages = 16,
+                                      .element = context.f16 ? ElementType::kF16 : ElementType::kBf16,
+                                      .scale = 0.1f};
+  const uint64_t pool_bytes = shape.local_pages * shape.kv_heads * 2 * shape.page_tokens * shape.head_dim * 2;
+  const std::vector<int32_t> lengths(shape.batch, 16);
+  const size_t table_words = size_t{shape.batch} * shape.max_pages;
+  int32_t* lists = nullptr;  // a table and counts of zeros, then lengths
+  DAK_CUDA(cudaMalloc(reinterpret_cast<void**>(&lists), (table_words + 2 * shape.batch) * sizeof(int32_t)));
+  DAK_CUDA(cudaMemset(lists, 0, (table_words + shape.batch) * sizeof(int32_t)));
+  DAK_CUDA(cudaMemcpy(lists + table_words + shape.batch, lengths.data(), shape.batch * sizeof(int32_t),
+                      cudaMemcpyHostToDevice));
+  kernels::AttentionOperands operands{.q = reinterpret_cast<uint64_t>(context.x),
+                                      .kv_remote = reinterpret_cast<uint64_t>(context.host),
+                                      .out = reinterpret_cast<uint64_t>(context.y),
+                                      .block_table = reinterpret_cast<uint64_t>(lists),
+                                      .lengths = reinterpret_cast<uint64_t>(lists + table_words + shape.batch),
+                                      .remote_counts = reinterpret_cast<uint64_t>(lists + table_words),
+                                      .context_ready = true};
+  const CpuTime time = TimeLaunches(context.stream, [&](uint32_t i) {
+    operands.kv_local = reinterpret_cast<uint64_t>(context.hbm) + i % kLayers * pool_bytes;
+    const absl::Status status = runner.Launch(shape, operands, {}, context.stream);
+    if (!status.ok()) Fail("AttentionRunner::Launch", std::string(status.message()).c_str());
+  });
+  DAK_CUDA(cudaFree(lists));
+  return time;
+}
+
 // ---- control --------------------------------------------------------------------------------------------------------
 
 constexpr uint64_t kControlRows = 28'672;
@@ -119,6 +157,9 @@ std::string RunLaunch(Context& context) {
   add("empty_kernel", TimeLaunches(context.stream, [&](uint32_t) { StreamPlain(context.hbm, 0, 1, context.stream); }));
   add("dak_all_hbm", TimeRunner(context, **runner, 0));
   add("dak_2_percent", TimeRunner(context, **runner, kLaunchRows / 50));
+  auto attention = kernels::CreateCudaAttentionRunner(0, {});
+  if (!attention.ok()) Fail("CreateCudaAttentionRunner", std::string(attention.status().message()).c_str());
+  add("dak_attention", TimeAttention(context, **attention));
   if (context.cublas == nullptr) return table.ToJson();
   add("cublas", TimeLaunches(context.stream, [&](uint32_t) {
         context.cublas->Gemm(context.x, context.hbm, context.y, kLaunchBatch, kLaunchRows, kLaunchColumns, kLaunchRows,
