@@ -83,7 +83,7 @@ class Fetcher {
     gate_.WaitForRoom(bytes);
     while (shared_.serial != 0) {
       gate_.Drain();
-      if (AllBeforeAreIn(sequence)) break;
+      if (AllBeforeAreIn(sequence) && NoneIsInFlight()) break;
     }
     gate_.WaitForRoom(bytes);
     gate_.OnIssue(place_.stage, bytes);
@@ -102,6 +102,11 @@ class Fetcher {
       if (ptx::LoadAcquireGpu(&p_.workspace.counters->fetched[i]) < needed) return false;
     }
     return true;
+  }
+
+  // By every fetcher's own account, which is behind what has come: else two would count at once what was read in turn.
+  __device__ bool NoneIsInFlight() const {
+    return ptx::LoadRelaxedGpu(&p_.base.workspace.link->inflight_bytes) == 0;
   }
 
   const PrefillParams& p_;
