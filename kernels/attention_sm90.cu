@@ -88,7 +88,7 @@ class PageProducer {
     if (follows_) return;
     follows_ = true;
     ptx::WaitForPreviousGrid();
-    ptx::ReleaseNextGrid();
+    if (p_.remote_counts == nullptr) ptx::ReleaseNextGrid();
   }
 
   // A page that isn't in the pool gives a row past its end, for which TMA reads zeros.
@@ -187,7 +187,9 @@ template <class Traits>
 cudaError_t Launch(const AttentionParams& params, cudaStream_t stream) {
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+  // NOTE: with remote pages launches don't overlap, neither with the one before nor with the next: on an H100, launches
+  // whose remote CTAs shared an SM with those of the launch before never ended.
+  attribute.val.programmaticStreamSerializationAllowed = params.remote_counts == nullptr ? 1 : 0;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(params.plan.ctas);
   config.blockDim = dim3(kAttentionThreads);

@@ -108,7 +108,7 @@ void AttentionOperation::MakeTables() {
   lengths_ = Upload(std::vector<int32_t>(config_.batch, static_cast<int32_t>(config_.context)));
   counts_ = Upload(counts);
   launch_.lengths = lengths_;
-  launch_.remote_counts = counts_;
+  if (remote > 0) launch_.remote_counts = counts_;  // else launches may overlap
 }
 
 AttentionOperation::~AttentionOperation() {
