@@ -38,6 +38,7 @@ struct DecodeParams {
   uint32_t remote_ctas;
   uint32_t local_ctas;
   uint32_t local_inflight_stages;
+  bool staggered;
   RemoteUnits remote_units;
   const v1::LinkControl* control;
   v1::LinkReport* report;
@@ -110,6 +111,13 @@ struct DecodeShared {
 };
 static_assert(sizeof(DecodeShared) <= kControlBytes);
 
+// Chunks of one tile, one after another.
+struct Unit {
+  uint32_t tile;
+  uint32_t chunk;
+  uint32_t chunks;  // 0: there are no more units
+};
+
 // A chunk of a part, and how many a CTA does from it on before it goes back to the start of its range.
 struct Cursor {
   uint32_t tile;
@@ -144,17 +152,49 @@ struct WorkRange {
     const uint64_t last_tile_begin = end / k_chunks * k_chunks;
     return At(last_tile_begin == end || last_tile_begin < begin ? begin : last_tile_begin);
   }
-  // By at most what is left of the tile and of the range.
-  __device__ void Advance(Cursor& at, uint32_t chunks = 1) const {
-    at.chunk += chunks;
-    at.until_wrap -= chunks;
-    if (at.until_wrap == 0) {
-      at = At(begin);
-    } else if (at.chunk == k_chunks) {
-      at.chunk = 0;
-      ++at.tile;
+};
+
+// The units of a local CTA: what it has of each tile.
+class LocalUnits {
+ public:
+  explicit __device__ LocalUnits(const WorkRange& work) : work_(work), at_(work.Start()), left_(work.Count()) {}
+
+  __device__ Unit Next() {
+    const uint64_t in_tile = min(uint64_t{work_.k_chunks - at_.chunk}, at_.until_wrap);
+    const Unit unit{at_.tile, at_.chunk, static_cast<uint32_t>(min(in_tile, left_))};
+    left_ -= unit.chunks;
+    at_.chunk += unit.chunks;
+    at_.until_wrap -= unit.chunks;
+    if (at_.until_wrap == 0) {
+      at_ = work_.At(work_.begin);
+    } else if (at_.chunk == work_.k_chunks) {
+      at_.chunk = 0;
+      ++at_.tile;
     }
+    return unit;
   }
+
+ private:
+  const WorkRange& work_;
+  Cursor at_;
+  uint64_t left_;
+};
+
+// The order in which a local CTA takes a unit's chunks: each CTA starts elsewhere, so that not all of them ask L2 for
+// the same few lines of x at once. In pairs, since HBM is read in runs of 256 bytes.
+class StaggeredChunks {
+ public:
+  __device__ StaggeredChunks(const Unit& unit, uint32_t worker, bool staggered)
+      : unit_(unit), offset_(staggered ? (worker * 0x9E37'79B1u >> 16) % unit.chunks & ~1u : 0) {}
+  __device__ uint32_t Next() {
+    const uint32_t chunk = unit_.chunk + offset_;
+    if (++offset_ == unit_.chunks) offset_ = 0;
+    return chunk;
+  }
+
+ private:
+  const Unit& unit_;
+  uint32_t offset_;
 };
 
 template <class Traits>

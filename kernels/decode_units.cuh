@@ -22,13 +22,6 @@ __device__ inline void InitialiseUnits(DecodeShared& shared, uint32_t readers) {
   }
 }
 
-// Chunks of a tile.
-struct Unit {
-  uint32_t tile;
-  uint32_t chunk;
-  uint32_t chunks;  // 0: there are no more units
-};
-
 __device__ inline Unit UnitAt(const DecodeParams& p, uint32_t i) {
   if (i >= p.remote_units.count) return {0, 0, 0};
   const uint32_t chunk = i % p.remote_units.per_tile * p.remote_units.chunks;
