@@ -120,7 +120,7 @@ class XProducer {
     ptx::WaitForPreviousGrid();
     if (work_.remote) {
       UnitReader units(shared_);
-      for (Unit unit = UnitAt(p_, units.Next(true)); unit.chunks > 0; unit = UnitAt(p_, units.Next(true))) {
+      for (Unit unit = UnitAt(p_, units.Next(1, true)); unit.chunks > 0; unit = UnitAt(p_, units.Next(1, true))) {
         for (uint32_t i = 0; i < unit.chunks; ++i) Load(unit.chunk + i);
       }
       return;
@@ -227,7 +227,7 @@ class Runs {
 
  private:
   __device__ Run NextRemote(bool speaks) {
-    const uint32_t number = units_.Next(speaks);
+    const uint32_t number = units_.Next(~0u, speaks);
     const Unit unit = UnitAt(p_, number);
     TileShares shares = RemoteShares(p_, unit.tile, number);
     if (p_.remote_units.per_tile == 1) shares.end = shares.first;
