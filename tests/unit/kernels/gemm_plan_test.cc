@@ -65,6 +65,12 @@ TEST(PlanGemmTest, ASmallRemoteShareTakesFewerSms) {
   EXPECT_GE(small.local_ctas, large.local_ctas);
 }
 
+TEST(PlanGemmTest, WhereXLeavesLittleRoomMoreCtasHoldTheWindow) {
+  const GemmPlan small = PlanGemm(8, 14'336, 4'096, 7'168, {}, {});
+  const GemmPlan large = PlanGemm(256, 14'336, 4'096, 7'168, {}, {});
+  EXPECT_GT(large.remote_ctas, small.remote_ctas);
+}
+
 TEST(PlanGemmTest, ALargeWindowTakesMoreCtas) {
   const GemmPlan narrow = PlanGemm(8, 8'192, 8'192, 0, {}, {.window_bytes = 128'000});
   const GemmPlan wide = PlanGemm(8, 8'192, 8'192, 0, {}, {.window_bytes = 512'000});
