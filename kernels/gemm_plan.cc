@@ -12,7 +12,6 @@ constexpr double kElementBytes = 2;
 // all, 2 CTAs read 36 GB/s, 4 read 51, 8 read 48 and 16 read 37; beside a stream of HBM 4 are the best too.
 constexpr double kRemoteCtaBoxes = 8;
 // Where x leaves W's ring little room: some of its boxes are being multiplied.
-constexpr double kRemoteCtaBoxes64 = 6;
 constexpr double kRemoteCtaBoxes256 = 5;
 // Shorter runs of a tile cost more in shares than they balance.
 constexpr uint64_t kLeastUnitChunks = 8;
@@ -32,6 +31,7 @@ void ChooseTile(uint32_t batch, uint64_t local_rows, const DeviceTraits& device,
   while (plan.batch_tile < batch) plan.batch_tile *= 2;
   const bool many_tiles = local_rows >= uint64_t{2} * kBoxRows * device.multiprocessors;
   plan.promote_local = plan.batch_tile <= 64 || (plan.batch_tile == 128 && many_tiles);
+  plan.staggered = plan.batch_tile >= 128;  // below, x is little of what L2 moves
   plan.row_boxes = plan.batch_tile <= 16 || (plan.batch_tile >= 128 && many_tiles) ? 2 : 1;
 }
 
@@ -40,7 +40,7 @@ uint32_t CountRemoteCtas(uint64_t remote_bytes, uint64_t local_bytes, uint32_t b
   const double local_s = static_cast<double>(local_bytes) / device.hbm_bytes_per_s;
   const double remote_s = static_cast<double>(remote_bytes) / link.bytes_per_s;
   const double inflight_bytes = std::max(link.window_bytes, link.bytes_per_s * link.round_trip_s);
-  const double boxes = batch_tile == 256 ? kRemoteCtaBoxes256 : batch_tile == 64 ? kRemoteCtaBoxes64 : kRemoteCtaBoxes;
+  const double boxes = batch_tile == 256 ? kRemoteCtaBoxes256 : kRemoteCtaBoxes;
   const double full = std::ceil(inflight_bytes / (boxes * kBoxBytes));
   // The share of the link's rate that ends with the local side, with a quarter in reserve.
   const double share = local_s > remote_s ? std::min(1.0, 1.25 * remote_s / local_s) : 1.0;

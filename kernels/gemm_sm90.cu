@@ -297,8 +297,7 @@ __device__ inline void InitialiseShared(DecodeShared& shared, uint32_t w_stages,
 }
 
 template <class Traits>
-__global__ __launch_bounds__(Traits::kThreads,
-                             Traits::kCtasPerSm) void DecodeGemm(const __grid_constant__ DecodeParams p) {
+__global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_constant__ DecodeParams p) {
   // Phase 1: shared memory and the CTA's work.
   extern __shared__ uint8_t raw[];
   uint8_t* ring = raw + (kSwizzleAtomBytes - ptx::SharedAddress(raw) % kSwizzleAtomBytes) % kSwizzleAtomBytes;
@@ -389,9 +388,6 @@ cudaError_t PrepareDecodeGemm() {
           if (error != cudaSuccess) return;
           error = cudaFuncSetAttribute(DecodeGemm<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                        Traits::kLaunchBytes);
-          if (error != cudaSuccess) return;
-          error = cudaFuncSetAttribute(DecodeGemm<Traits>, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                       cudaSharedmemCarveoutMaxShared);
         });
       }
     }

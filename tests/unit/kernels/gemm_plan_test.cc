@@ -71,6 +71,11 @@ TEST(PlanGemmTest, WhereXLeavesLittleRoomMoreCtasHoldTheWindow) {
   EXPECT_GT(large.remote_ctas, small.remote_ctas);
 }
 
+TEST(PlanGemmTest, OnlyLargeBatchesReadColumnsInDifferentOrders) {
+  for (const uint32_t batch : {1u, 64u}) EXPECT_FALSE(PlanGemm(batch, 6'144, 4'096, 6'144, {}, {}).staggered);
+  for (const uint32_t batch : {65u, 256u}) EXPECT_TRUE(PlanGemm(batch, 6'144, 4'096, 6'144, {}, {}).staggered);
+}
+
 TEST(PlanGemmTest, ALargeWindowTakesMoreCtas) {
   const GemmPlan narrow = PlanGemm(8, 8'192, 8'192, 0, {}, {.window_bytes = 128'000});
   const GemmPlan wide = PlanGemm(8, 8'192, 8'192, 0, {}, {.window_bytes = 512'000});
