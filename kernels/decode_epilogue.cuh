@@ -94,7 +94,7 @@ __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, 
                                   const float (&sums)[Traits::kN / 2], const TileShares& shares, bool add_sums,
                                   uint32_t thread) {
   constexpr int kQuads = Traits::kN / 8;
-  constexpr int kMost = Traits::kBoxes == 1 || (Traits::kN != 64 && Traits::kN != 256) ? 16 : 4;  // registers
+  constexpr int kMost = Traits::kN < 256 || Traits::kBoxes == 1 ? 16 : 4;
   constexpr int kAtOnce = kQuads < kMost ? kQuads : kMost;
   const TileWriter<Traits::kF16> writer({p.y, p.epilogue, p.n, p.batch, work.part_offset + box.row, box.valid_rows},
                                         thread);

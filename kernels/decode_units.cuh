@@ -22,13 +22,6 @@ __device__ inline void InitialiseUnits(DecodeShared& shared, uint32_t readers) {
   }
 }
 
-// Chunks of a tile.
-struct Unit {
-  uint32_t tile;
-  uint32_t chunk;
-  uint32_t chunks;  // 0: there are no more units
-};
-
 __device__ inline Unit UnitAt(const DecodeParams& p, uint32_t i) {
   if (i >= p.remote_units.count) return {0, 0, 0};
   const uint32_t chunk = i % p.remote_units.per_tile * p.remote_units.chunks;
@@ -74,15 +67,16 @@ class UnitSource {
   RingPlace place_;
 };
 
-// The other warps' view of it. Call with one thread or a whole warp; one thread says that the unit was read.
+// The other warps' view of it. Call with the threads of a warp that are in `mask`; one of them says that the unit was
+// read, when all have.
 class UnitReader {
  public:
   explicit __device__ UnitReader(DecodeShared& shared) : shared_(shared) {}
 
-  __device__ uint32_t Next(bool speaks) {
+  __device__ uint32_t Next(uint32_t mask, bool speaks) {
     WaitFor(&shared_.unit_full[place_.stage], place_.phase);
     const uint32_t unit = shared_.units[place_.stage];
-    __syncwarp(__activemask());
+    __syncwarp(mask);
     if (speaks) cuda::ptx::mbarrier_arrive(&shared_.unit_empty[place_.stage]);
     place_.Advance(kUnitPlaces);
     return unit;

@@ -7,10 +7,12 @@ namespace dak::kernels {
 namespace {
 
 constexpr double kElementBytes = 2;
-// One remote CTA's share of the window.
+// One remote CTA's share of the window, in boxes.
 // NOTE: one CTA's producer gets through about 18 GB/s, and many slow each other down: on an H100, 256 KiB in flight in
 // all, 2 CTAs read 36 GB/s, 4 read 51, 8 read 48 and 16 read 37; beside a stream of HBM 4 are the best too.
-constexpr double kRemoteCtaInflightBytes = 8.0 * kBoxBytes;
+constexpr double kRemoteCtaBoxes = 8;
+// Where x leaves W's ring little room: some of its boxes are being multiplied.
+constexpr double kRemoteCtaBoxes256 = 5;
 // Shorter runs of a tile cost more in shares than they balance.
 constexpr uint64_t kLeastUnitChunks = 8;
 // Under this a CTA costs more than it brings: its start and its share of the sum at a tile's end.
@@ -29,15 +31,17 @@ void ChooseTile(uint32_t batch, uint64_t local_rows, const DeviceTraits& device,
   while (plan.batch_tile < batch) plan.batch_tile *= 2;
   const bool many_tiles = local_rows >= uint64_t{2} * kBoxRows * device.multiprocessors;
   plan.promote_local = plan.batch_tile <= 64 || (plan.batch_tile == 128 && many_tiles);
+  plan.staggered = plan.batch_tile >= 128;  // below, x is little of what L2 moves
   plan.row_boxes = plan.batch_tile <= 16 || (plan.batch_tile >= 128 && many_tiles) ? 2 : 1;
 }
 
-uint32_t CountRemoteCtas(uint64_t remote_bytes, uint64_t local_bytes, const DeviceTraits& device,
+uint32_t CountRemoteCtas(uint64_t remote_bytes, uint64_t local_bytes, uint32_t batch_tile, const DeviceTraits& device,
                          const LinkTraits& link) {
   const double local_s = static_cast<double>(local_bytes) / device.hbm_bytes_per_s;
   const double remote_s = static_cast<double>(remote_bytes) / link.bytes_per_s;
   const double inflight_bytes = std::max(link.window_bytes, link.bytes_per_s * link.round_trip_s);
-  const double full = std::ceil(inflight_bytes / kRemoteCtaInflightBytes);
+  const double boxes = batch_tile == 256 ? kRemoteCtaBoxes256 : kRemoteCtaBoxes;
+  const double full = std::ceil(inflight_bytes / (boxes * kBoxBytes));
   // The share of the link's rate that ends with the local side, with a quarter in reserve.
   const double share = local_s > remote_s ? std::min(1.0, 1.25 * remote_s / local_s) : 1.0;
   return static_cast<uint32_t>(std::max(1.0, std::ceil(full * share)));
@@ -73,7 +77,7 @@ void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& d
   const uint64_t remote_rows = n - local_rows;
   if (remote_rows > 0) {
     const auto row_bytes = static_cast<uint64_t>(kElementBytes) * k;
-    uint64_t wanted = CountRemoteCtas(remote_rows * row_bytes, local_rows * row_bytes, device, link);
+    uint64_t wanted = CountRemoteCtas(remote_rows * row_bytes, local_rows * row_bytes, plan.batch_tile, device, link);
     wanted = std::min<uint64_t>(wanted, std::min(kMaxRemoteCtas, std::max(1u, device.multiprocessors / 2)));
     wanted = std::min(wanted, CutRemote(remote_rows, k).count);
     plan.remote_ctas = static_cast<uint32_t>(std::max<uint64_t>(1, wanted));

@@ -44,6 +44,8 @@ struct GemmPlan {
   uint32_t local_inflight_boxes = 0;
   // Whether L2 should fetch 256 bytes where HBM is asked for 128: a few per cent where W is nearly all that L2 moves.
   bool promote_local = false;
+  // Whether local CTAs take their tiles' chunks from different places on.
+  bool staggered = false;
 };
 
 // How the remote rows are cut for CTAs that take the next piece whenever they are done with one: whole tiles, or where

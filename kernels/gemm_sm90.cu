@@ -18,18 +18,21 @@ template <class Traits>
 class WProducer {
  public:
   __device__ WProducer(const DecodeParams& p, const WorkRange& work, uint8_t* ring, DecodeShared& shared)
-      : p_(p), work_(work), ring_(ring), shared_(shared), policy_(ptx::EvictFirstPolicy()), at_(work.Start()) {}
+      : p_(p), work_(work), ring_(ring), shared_(shared), policy_(ptx::EvictFirstPolicy()) {}
 
   __device__ void RunLocal() {
     ptx::PrefetchTensorMap(&p_.w_local_map);
-    const uint64_t count = work_.Count();
-    uint64_t i = 0;
-    for (; i < count && i < Traits::kWStages; ++i) LoadLocal(i);
-    FollowPreviousGrid();
-    for (; i < count; ++i) {
-      WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
-      LoadLocal(i);
+    LocalUnits units(work_);
+    uint32_t filled = 0;
+    for (Unit unit = units.Next(); unit.chunks > 0; unit = units.Next()) {
+      StaggeredChunks chunks(unit, work_.worker, p_.staggered);
+      for (uint32_t i = 0; i < unit.chunks; ++i, ++filled) {
+        if (filled == Traits::kWStages) FollowPreviousGrid();
+        WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
+        LoadLocal(filled, unit.tile, chunks.Next());
+      }
     }
+    if (filled <= Traits::kWStages) FollowPreviousGrid();
     if (blockIdx.x > 0) return;
     atomicAdd(Word(&p_.workspace.link->passes), 1ull);  // no remote part: only the count of operations
     if (p_.report != nullptr) Publish(p_);
@@ -62,16 +65,14 @@ class WProducer {
   }
 
   // The i-th stage, once few enough are in flight.
-  __device__ void LoadLocal(uint64_t i) {
+  __device__ void LoadLocal(uint32_t i, uint32_t tile, uint32_t chunk) {
     if (i >= (p_.local_inflight_stages < Traits::kWStages ? p_.local_inflight_stages : Traits::kWStages)) {
       WaitFor(&shared_.w_full[oldest_.stage], oldest_.phase);
       oldest_.Advance(Traits::kWStages);
     }
     // A box past the part's end isn't loaded.
-    const bool is_last = Traits::kBoxes > 1 && (at_.tile * Traits::kBoxes + 1) * kBoxRows >= work_.part_rows;
-    LoadBoxes<Traits::kWStages, Traits::kWStageBytes>(&p_.w_local_map, at_.tile, at_.chunk,
-                                                      is_last ? 1 : Traits::kBoxes);
-    work_.Advance(at_);
+    const bool is_last = Traits::kBoxes > 1 && (tile * Traits::kBoxes + 1) * kBoxRows >= work_.part_rows;
+    LoadBoxes<Traits::kWStages, Traits::kWStageBytes>(&p_.w_local_map, tile, chunk, is_last ? 1 : Traits::kBoxes);
   }
 
   __device__ void LoadRemote(RemoteGate<RemoteRing<Traits>>& gate, uint32_t tile, uint32_t chunk) {
@@ -103,7 +104,6 @@ class WProducer {
   uint8_t* ring_;
   DecodeShared& shared_;
   uint64_t policy_;
-  Cursor at_;
   RingPlace place_;
   RingPlace oldest_;  // in flight
 };
@@ -120,15 +120,15 @@ class XProducer {
     ptx::WaitForPreviousGrid();
     if (work_.remote) {
       UnitReader units(shared_);
-      for (Unit unit = UnitAt(p_, units.Next(true)); unit.chunks > 0; unit = UnitAt(p_, units.Next(true))) {
+      for (Unit unit = UnitAt(p_, units.Next(1, true)); unit.chunks > 0; unit = UnitAt(p_, units.Next(1, true))) {
         for (uint32_t i = 0; i < unit.chunks; ++i) Load(unit.chunk + i);
       }
       return;
     }
-    Cursor at = work_.Start();
-    for (uint64_t i = 0; i < work_.Count(); ++i) {
-      Load(at.chunk);
-      work_.Advance(at);
+    LocalUnits units(work_);
+    for (Unit unit = units.Next(); unit.chunks > 0; unit = units.Next()) {
+      StaggeredChunks chunks(unit, work_.worker, p_.staggered);
+      for (uint32_t i = 0; i < unit.chunks; ++i) Load(chunks.Next());
     }
   }
 
@@ -221,13 +221,13 @@ struct Run {
 class Runs {
  public:
   __device__ Runs(const DecodeParams& p, const WorkRange& work, DecodeShared& shared, uint32_t group)
-      : p_(p), work_(work), units_(shared), group_(group), at_(work.Start()), left_(work.Count()) {}
+      : p_(p), work_(work), units_(shared), local_(work), group_(group) {}
 
   __device__ Run Next(bool speaks) { return work_.remote ? NextRemote(speaks) : NextLocal(); }
 
  private:
   __device__ Run NextRemote(bool speaks) {
-    const uint32_t number = units_.Next(speaks);
+    const uint32_t number = units_.Next(~0u, speaks);
     const Unit unit = UnitAt(p_, number);
     TileShares shares = RemoteShares(p_, unit.tile, number);
     if (p_.remote_units.per_tile == 1) shares.end = shares.first;
@@ -235,23 +235,17 @@ class Runs {
   }
 
   __device__ Run NextLocal() {
-    if (left_ == 0) return {};
-    const uint64_t in_tile = min(uint64_t{work_.k_chunks - at_.chunk}, at_.until_wrap);
-    const auto chunks = static_cast<uint32_t>(min(in_tile, left_));
-    const uint32_t tile = at_.tile;
-    const uint32_t first = at_.chunk == 0 ? work_.worker : work_.OwnerOf(uint64_t{tile} * work_.k_chunks);
-    const bool to_end = at_.chunk + chunks == work_.k_chunks;
-    left_ -= chunks;
-    work_.Advance(at_, chunks);
-    return {tile, chunks, to_end, LocalShares(group_, first, work_.worker)};
+    const Unit unit = local_.Next();
+    const uint32_t first = unit.chunk == 0 ? work_.worker : work_.OwnerOf(uint64_t{unit.tile} * work_.k_chunks);
+    const bool to_end = unit.chunk + unit.chunks == work_.k_chunks;
+    return {unit.tile, unit.chunks, to_end, LocalShares(group_, first, work_.worker)};
   }
 
   const DecodeParams& p_;
   const WorkRange& work_;
   UnitReader units_;
+  LocalUnits local_;
   uint32_t group_;
-  Cursor at_;
-  uint64_t left_;
 };
 
 template <class Traits>
@@ -303,8 +297,7 @@ __device__ inline void InitialiseShared(DecodeShared& shared, uint32_t w_stages,
 }
 
 template <class Traits>
-__global__ __launch_bounds__(Traits::kThreads,
-                             Traits::kCtasPerSm) void DecodeGemm(const __grid_constant__ DecodeParams p) {
+__global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_constant__ DecodeParams p) {
   // Phase 1: shared memory and the CTA's work.
   extern __shared__ uint8_t raw[];
   uint8_t* ring = raw + (kSwizzleAtomBytes - ptx::SharedAddress(raw) % kSwizzleAtomBytes) % kSwizzleAtomBytes;
@@ -395,9 +388,6 @@ cudaError_t PrepareDecodeGemm() {
           if (error != cudaSuccess) return;
           error = cudaFuncSetAttribute(DecodeGemm<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                        Traits::kLaunchBytes);
-          if (error != cudaSuccess) return;
-          error = cudaFuncSetAttribute(DecodeGemm<Traits>, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                       cudaSharedmemCarveoutMaxShared);
         });
       }
     }
@@ -421,6 +411,7 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
   params.remote_ctas = plan.remote_ctas;
   params.local_ctas = plan.local_ctas;
   params.local_inflight_stages = plan.local_inflight_boxes / plan.row_boxes;
+  params.staggered = plan.staggered;
   params.control = launch.control;
   params.report = launch.report;
   params.workspace = launch.workspace;

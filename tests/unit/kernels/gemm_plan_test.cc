@@ -65,6 +65,17 @@ TEST(PlanGemmTest, ASmallRemoteShareTakesFewerSms) {
   EXPECT_GE(small.local_ctas, large.local_ctas);
 }
 
+TEST(PlanGemmTest, WhereXLeavesLittleRoomMoreCtasHoldTheWindow) {
+  const GemmPlan small = PlanGemm(8, 14'336, 4'096, 7'168, {}, {});
+  const GemmPlan large = PlanGemm(256, 14'336, 4'096, 7'168, {}, {});
+  EXPECT_GT(large.remote_ctas, small.remote_ctas);
+}
+
+TEST(PlanGemmTest, OnlyLargeBatchesReadColumnsInDifferentOrders) {
+  for (const uint32_t batch : {1u, 64u}) EXPECT_FALSE(PlanGemm(batch, 6'144, 4'096, 6'144, {}, {}).staggered);
+  for (const uint32_t batch : {65u, 256u}) EXPECT_TRUE(PlanGemm(batch, 6'144, 4'096, 6'144, {}, {}).staggered);
+}
+
 TEST(PlanGemmTest, ALargeWindowTakesMoreCtas) {
   const GemmPlan narrow = PlanGemm(8, 8'192, 8'192, 0, {}, {.window_bytes = 128'000});
   const GemmPlan wide = PlanGemm(8, 8'192, 8'192, 0, {}, {.window_bytes = 512'000});
