@@ -41,7 +41,9 @@ TEST(OptionsTest, EveryCommandParsesByItsName) {
   for (const CommandSpec& spec : Commands()) {
     std::vector<std::string> args = {spec.name};
     if (spec.command == Command::kWithdraw) args.push_back("p");
-    if (spec.command == Command::kDemote || spec.command == Command::kPromote) args.push_back("3");
+    const bool needs_session =
+        spec.command == Command::kDemote || spec.command == Command::kPromote || spec.command == Command::kPlans;
+    if (needs_session) args.push_back("3");
     const auto options = Parse(args);
     ASSERT_TRUE(options.ok()) << spec.name << ": " << options.status();
     EXPECT_EQ(options->command, spec.command);
