@@ -38,7 +38,7 @@ struct SessionLinkState {
 struct LinkSnapshot {
   congestion::LinkProfile profile;
   uint64_t target_bytes = 0;
-  uint64_t background_bytes_per_s = 0;     // what the daemon's own copies may take; 0 while there are none
+  uint64_t background_bytes_per_s = 0;  // what the daemon's own copies may take; 0 while there are none
   uint64_t unexplained_bytes = 0;
   std::vector<SessionLinkState> sessions;  // in order of id
 };

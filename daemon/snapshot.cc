@@ -68,8 +68,8 @@ monitoring::Snapshot TakeSnapshot(const ServiceContext& service) {
     snapshot.links.push_back({.link = static_cast<uint32_t>(snapshot.links.size()),
                               .target_bytes = link.target_bytes,
                               .bandwidth_bytes_per_s = static_cast<uint64_t>(link.profile.bandwidth_bytes_per_s),
-                               .migration_bytes_per_s = link.background_bytes_per_s,
-                               .unexplained_bytes = link.unexplained_bytes});
+                              .migration_bytes_per_s = link.background_bytes_per_s,
+                              .unexplained_bytes = link.unexplained_bytes});
     for (const SessionLinkState& state : link.sessions) {
       auto it = index.find(state.state.session_id);
       if (it != index.end()) AddLink(state, &snapshot.sessions[it->second]);

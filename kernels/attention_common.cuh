@@ -12,7 +12,8 @@ inline constexpr uint32_t kConsumerThreads = kConsumerWarps * kWarpThreads;
 inline constexpr uint32_t kAttentionThreads = kConsumerThreads + 2 * kWarpThreads;  // and the producer's, the meter's
 inline constexpr uint32_t kTileRows = 16;                                           // query heads of a matrix product
 inline constexpr uint32_t kScratchRows = 8;                                         // of a warp's results at once
-inline constexpr uint32_t kAttentionControlBytes = 7168;                            // after ring and scratch memory
+inline constexpr uint32_t kHalfSharedBytes = 113 * 1024;  // of an SM, so that a launch can start beside the one before
+inline constexpr uint32_t kAttentionControlBytes = 7168;  // after ring and scratch memory
 inline constexpr uint32_t kSequencesPerThread = kMaxAttentionBatch / kConsumerThreads;
 static_assert(kMaxGroup <= kConsumerWarps * kTileRows);
 

@@ -105,9 +105,7 @@ class Fetcher {
   }
 
   // By every fetcher's own account, which is behind what has come: else two would count at once what was read in turn.
-  __device__ bool NoneIsInFlight() const {
-    return ptx::LoadRelaxedGpu(&p_.base.workspace.link->inflight_bytes) == 0;
-  }
+  __device__ bool NoneIsInFlight() const { return ptx::LoadRelaxedGpu(&p_.base.workspace.link->inflight_bytes) == 0; }
 
   const PrefillParams& p_;
   const WorkRange& work_;

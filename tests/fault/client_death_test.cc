@@ -18,8 +18,7 @@ class ClientDeathTest : public IntegrationTest, public ::testing::WithParamInter
   // A link so slow that a GEMM sleeps on it.
   ClientDeathTest()
       : IntegrationTest(
-            {.flags = {}, .config = "emulated { bandwidth_bytes_per_s: 5000000 }", .hbm = "64MiB", .host = "64MiB"}) {
-  }
+            {.flags = {}, .config = "emulated { bandwidth_bytes_per_s: 5000000 }", .hbm = "64MiB", .host = "64MiB"}) {}
   void SetUp() override {
     // What the attach phase attaches; published by a session that is gone.
     dak::Session publisher = Open("publisher");
