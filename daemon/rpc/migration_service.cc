@@ -178,7 +178,8 @@ absl::Status MigrationServiceImpl::Migrate(const grpc::ServerContext& context, c
     message.set_total_bytes(total_bytes);
     message.set_done_bytes(done_bytes);
     message.set_elapsed_ns(now_ns - begin_ns);
-    if (told_ns != 0 && now_ns - told_ns < kProgressIntervalNs) return;
+    const bool is_last = done_bytes == total_bytes;
+    if (told_ns != 0 && !is_last && now_ns - told_ns < kProgressIntervalNs) return;
     told_ns = now_ns;
     writer->Write(message);  // a reader that has gone shows as a cancelled call
   };

@@ -20,7 +20,7 @@ void Store(uint64_t& word, uint64_t value) { std::atomic_ref<uint64_t>(word).sto
 class AttentionWindowTest : public testing::Test {
  protected:
   void SetUp() override {
-    auto runner = CreateCudaAttentionRunner(0, {});
+    auto runner = CreateCudaAttentionRunner(0, {.plain = false});
     ASSERT_TRUE(runner.ok()) << runner.status();
     runner_ = *std::move(runner);
   }
@@ -136,7 +136,7 @@ TEST_F(AttentionWindowTest, SharesItsWindowAndReportWithAGemmRunner) {
   constexpr uint64_t kWindow = 12 * kBoxBytes;
   auto gemm = CreateCudaGemmRunner(0);
   ASSERT_TRUE(gemm.ok()) << gemm.status();
-  auto runner = CreateCudaAttentionRunner(0, {.link_counters = (*gemm)->link_counters()});
+  auto runner = CreateCudaAttentionRunner(0, {.link_counters = (*gemm)->link_counters(), .plain = false});
   ASSERT_TRUE(runner.ok()) << runner.status();
   runner_ = *std::move(runner);
   AttentionProblem attention({32, 8, 128, 16, ElementType::kBf16, {2000, 1000}, 0.5}, 1);

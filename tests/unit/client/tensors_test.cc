@@ -18,6 +18,15 @@ class TensorsTest : public ClientTest {
     const std::filesystem::directory_iterator fds("/proc/self/fd");
     return static_cast<size_t>(std::distance(begin(fds), end(fds)));
   }
+  // Those of memory files. Of others gRPC opens and closes some when it gets to it.
+  static size_t OpenMemoryFiles() {
+    size_t count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      std::error_code gone;
+      if (std::filesystem::read_symlink(entry.path(), gone).string().rfind("/memfd:", 0) == 0) ++count;
+    }
+    return count;
+  }
   // Memory mappings of segments in this process.
   static size_t SegmentMappings() {
     std::ifstream maps("/proc/self/maps");
@@ -221,14 +230,14 @@ TEST_F(TensorsTest, ARollbackThatFailsIsMadeUpForByTheNextCall) {
 
 TEST_F(TensorsTest, DescriptorsThatComeTooLateAreThrownAway) {
   dak::Session hasty = *TryOpen(std::chrono::milliseconds(200));
-  const size_t descriptors = OpenDescriptors();
+  const size_t files = OpenMemoryFiles();
   daemon_.Set([](FakeDaemon::Faults* faults) { faults->mute_handles = true; });
   EXPECT_EQ(hasty.Allocate(Spec("w")).status().code(), DAK_DEADLINE_EXCEEDED);
   EXPECT_EQ(daemon_.tensor_count(), 0u);
   daemon_.Unmute();
   dak::Tensor w = *hasty.Allocate(Spec("w"));
   EXPECT_EQ(w.GetInfo()->part_count, 2u);
-  EXPECT_LE(OpenDescriptors(), descriptors + 2) << "only the fake daemon's two new segments";
+  EXPECT_EQ(OpenMemoryFiles(), files + 2) << "only the fake daemon's two new segments";
 }
 
 TEST_F(TensorsTest, FreeRefusesBeforeItUnmaps) {
