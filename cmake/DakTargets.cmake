@@ -71,8 +71,8 @@ function(dak_sanitize_test name)
   get_test_property(${name} TIMEOUT timeout)
   math(EXPR timeout "${timeout} * 4")
   set(folder ${PROJECT_SOURCE_DIR}/cmake/sanitizers)
-  # NOTE: the distribution's gRPC and protobuf aren't instrumented: what they copy, free and close on one thread and hand
-  # to another looks like a race. Calls that they make aren't looked at; our code's are.
+  # NOTE: the distribution's gRPC and protobuf aren't instrumented: what they copy, free and close on one thread and
+  # hand to another looks like a race. Calls that they make aren't looked at; our code's are.
   set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} ENVIRONMENT
     "ASAN_OPTIONS=strict_string_checks=1:check_initialization_order=1;\
 LSAN_OPTIONS=suppressions=${folder}/lsan.supp:print_suppressions=0;\
