@@ -81,8 +81,9 @@ struct AttentionRunnerOptions {
   // among themselves. 0: counters of its own.
   uint64_t link_counters = 0;
   // The plain kernel also where the device has a faster one.
-  // NOTE: the default, because the one for 9.0 isn't right yet: on an H100, two launches over a context of 16384 tokens
-  // of one sequence were wrong by 2 % (docs/results/2026-11-25-h100-kernels). The plain one passed all its tests.
+  // NOTE: the default, because the one for 9.0 hasn't been run since its ring was mended: on an H100, launches over a
+  // context of 16384 tokens of one sequence were wrong by 2 % (docs/kernels-attention.md). The plain one passed all its
+  // tests.
   bool plain = true;
 };
 

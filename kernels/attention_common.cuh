@@ -12,8 +12,7 @@ inline constexpr uint32_t kConsumerThreads = kConsumerWarps * kWarpThreads;
 inline constexpr uint32_t kAttentionThreads = kConsumerThreads + 2 * kWarpThreads;  // and the producer's, the meter's
 inline constexpr uint32_t kTileRows = 16;                                           // query heads of a matrix product
 inline constexpr uint32_t kScratchRows = 8;                                         // of a warp's results at once
-inline constexpr uint32_t kHalfSharedBytes = 113 * 1024;  // of an SM, so that a launch can start beside the one before
-inline constexpr uint32_t kAttentionControlBytes = 7168;  // after ring and scratch memory
+inline constexpr uint32_t kAttentionControlBytes = 7168;                            // after ring and scratch memory
 inline constexpr uint32_t kSequencesPerThread = kMaxAttentionBatch / kConsumerThreads;
 static_assert(kMaxGroup <= kConsumerWarps * kTileRows);
 
@@ -33,11 +32,12 @@ struct AttentionTraits {
   static constexpr uint32_t kValuesOffset = kStageBytes / 2;
   static constexpr uint32_t kScratchColumns = kDim + 8;  // eight rows of float2 in eight different places of the banks
   static constexpr uint32_t kScratchBytes = kConsumerWarps * kScratchRows * kScratchColumns * sizeof(float);
-  static constexpr uint32_t kRoom = kHalfSharedBytes - kSwizzleAtomBytes - kScratchBytes - kAttentionControlBytes;
+  static constexpr uint32_t kRoom = kSharedBytes - kSwizzleAtomBytes - kScratchBytes - kAttentionControlBytes;
   static constexpr uint32_t kFit = kRoom / kStageBytes;
-  static constexpr uint32_t kWStages = kFit < kMaxWStages ? kFit : kMaxWStages;
+  static constexpr uint32_t kWStages = RingStages(kFit < kMaxWStages ? kFit : kMaxWStages, kConsumerWarps);
   static constexpr uint32_t kRingBytes = kWStages * kStageBytes;
   static constexpr uint32_t kLaunchBytes = kSwizzleAtomBytes + kRingBytes + kScratchBytes + kAttentionControlBytes;
+  static_assert(kWStages > 0 && kWStages % kConsumerWarps == 0, "a stage's blocks must be one warp's");
   static_assert(kStageBytes % kSwizzleAtomBytes == 0 && kValuesOffset % 128 == 0);
   static_assert(!kSwizzled || kPanelBytes % kSwizzleAtomBytes == 0);
 };

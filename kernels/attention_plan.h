@@ -32,6 +32,12 @@ inline constexpr uint32_t kMaxGroup = 64;  // query heads that share a KV head
 // Keys and values of a block: one read.
 constexpr uint32_t BlockBytes(uint32_t head_dim) { return kBlockTokens * head_dim * 2 * 2; }
 
+// Stages of a ring whose blocks `takers` warps take in turn, where `fit` have room: a multiple of the warps, so that a
+// stage's blocks are always the same warp's. A barrier's parity can't tell a phase from the last but one. With other
+// numbers a warp whose block came early would ask for its next one's stage, where an earlier block is still on its way
+// to another warp, and be told that it is in.
+constexpr uint32_t RingStages(uint32_t fit, uint32_t takers) { return fit / takers * takers; }
+
 struct AttentionPlan {
   uint32_t ctas = 0;              // of a launch: one an SM
   uint32_t full_remote_ctas = 0;  // that fill the link

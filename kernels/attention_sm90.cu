@@ -139,7 +139,7 @@ __device__ inline void InitialiseShared(AttentionShared& shared, uint32_t stages
 }
 
 template <class Traits>
-__global__ __launch_bounds__(kAttentionThreads, 2) void DecodeAttention(const __grid_constant__ AttentionParams p) {
+__global__ __launch_bounds__(kAttentionThreads, 1) void DecodeAttention(const __grid_constant__ AttentionParams p) {
   // Phase 1: shared memory and barriers. A block is in when its bytes are, and free when a warp of each tile has read
   // it.
   extern __shared__ uint8_t raw[];
@@ -187,8 +187,8 @@ template <class Traits>
 cudaError_t Launch(const AttentionParams& params, cudaStream_t stream) {
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  // NOTE: with remote pages launches don't overlap, neither with the one before nor with the next: on an H100, launches
-  // whose remote CTAs shared an SM with those of the launch before never ended.
+  // NOTE: with remote pages launches don't overlap, neither with the one before nor with the next: on an H100 such
+  // launches never ended, with a ring of 11 stages, which by itself is wrong (RingStages).
   attribute.val.programmaticStreamSerializationAllowed = params.remote_counts == nullptr ? 1 : 0;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(params.plan.ctas);
@@ -211,10 +211,6 @@ cudaError_t PrepareAttention() {
         if (error != cudaSuccess) return;
         error = cudaFuncSetAttribute(DecodeAttention<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      Traits::kLaunchBytes);
-        if (error != cudaSuccess) return;
-        // Room for two, also where a launch has one CTA an SM.
-        error = cudaFuncSetAttribute(DecodeAttention<Traits>, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                     cudaSharedmemCarveoutMaxShared);
       });
     }
   }
