@@ -52,20 +52,12 @@ struct Pieces {
   uint32_t counts[2];
 };
 
-// Behind the rings. What one thread writes and another polls is volatile; decode_remote.cuh uses the names that
-// DecodeShared has too.
+// Behind the rings; decode_remote.cuh uses the names that DecodeShared has too.
 struct AttentionShared {
   uint64_t w_full[kMaxWStages];
   uint64_t w_empty[kMaxWStages];
   uint2 issues[kMaxWStages];
-  volatile uint64_t issued_bytes;
-  volatile uint64_t returned_bytes;
-  volatile uint64_t round_trip_clocks;
-  volatile uint32_t round_trips;
-  volatile uint32_t most_inflight_bytes;
-  volatile uint32_t link_open;
-  volatile uint32_t drained;
-  volatile uint32_t share_bytes;
+  LinkWords words;
   uint32_t is_last;                                  // of a task's pieces
   uint32_t warp_blocks[2][kConsumerWarps];           // of a kind, in the sequences of a warp's threads
   float2 statistics[kConsumerWarps * kScratchRows];  // largest score and sum of each row of the scratch memory

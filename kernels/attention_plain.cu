@@ -81,14 +81,14 @@ class RoundReport {
   __device__ void OnIssue(uint32_t bytes) {
     start_clock_ = static_cast<uint32_t>(clock());
     issued_bytes_ += bytes;
-    shared_.issued_bytes = issued_bytes_;
-    if (bytes > shared_.most_inflight_bytes) shared_.most_inflight_bytes = bytes;
+    shared_.words.issued_bytes.Store(issued_bytes_);
+    if (bytes > shared_.words.most_inflight_bytes.Load()) shared_.words.most_inflight_bytes.Store(bytes);
   }
   __device__ void OnReturn() {
     clocks_ += static_cast<uint32_t>(clock()) - start_clock_;
-    shared_.round_trip_clocks = clocks_;
-    shared_.round_trips = ++rounds_;
-    shared_.returned_bytes = issued_bytes_;
+    shared_.words.round_trip_clocks.Store(clocks_);
+    shared_.words.round_trips.Store(++rounds_);
+    shared_.words.returned_bytes.Store(issued_bytes_);
   }
 
  private:
@@ -105,7 +105,7 @@ __device__ inline uint32_t RoomFor(const AttentionWork& work, const AttentionSha
   uint32_t room = min(left, kRoundBlocks);
   if (work.kind == kLocal) return room;
   uint32_t share = 0;
-  while (share == 0) share = shared.share_bytes / Traits::kStageBytes;
+  while (share == 0) share = shared.words.share_bytes.Load() / Traits::kStageBytes;
   return min(room, share);
 }
 
@@ -151,7 +151,7 @@ __device__ inline void RunPieces(const PlainParams& p, const AttentionWork& work
     }
     EndPiece<Traits>(p.attention, work, turn, piece, accumulator, scratch, shared, thread);
   }
-  if (reports) shared.drained = 1;
+  if (reports) shared.words.drained.Store(1);
 }
 
 template <class Traits>
@@ -159,16 +159,7 @@ __global__ __launch_bounds__(kPlainThreads) void PlainAttention(const __grid_con
   extern __shared__ uint8_t raw[];
   uint8_t* place = raw + (kSwizzleAtomBytes - ptx::SharedAddress(raw) % kSwizzleAtomBytes) % kSwizzleAtomBytes;
   auto& shared = *reinterpret_cast<PlainShared*>(place + Traits::kPlaceBytes);
-  if (threadIdx.x == 0) {
-    shared.attention.issued_bytes = 0;
-    shared.attention.returned_bytes = 0;
-    shared.attention.round_trip_clocks = 0;
-    shared.attention.round_trips = 0;
-    shared.attention.most_inflight_bytes = 0;
-    shared.attention.link_open = 0;
-    shared.attention.drained = 0;
-    shared.attention.share_bytes = 0;
-  }
+  if (threadIdx.x == 0) shared.attention.words.Reset();
   CountBlocks(p.attention, shared.attention);
   const AttentionWork work = DivideBlocks(p.attention, shared.attention);
   const uint32_t warp = threadIdx.x / kWarpThreads;

@@ -49,7 +49,7 @@ class PageProducer {
     });
     if (lane_ == 0) {
       gate.Drain();
-      shared_.drained = 1;
+      shared_.words.drained.Store(1);
     }
   }
 
@@ -127,14 +127,7 @@ __device__ inline void InitialiseShared(AttentionShared& shared, uint32_t stages
     cuda::ptx::mbarrier_init(&shared.w_full[stage], 1);
     cuda::ptx::mbarrier_init(&shared.w_empty[stage], readers);
   }
-  shared.issued_bytes = 0;
-  shared.returned_bytes = 0;
-  shared.round_trip_clocks = 0;
-  shared.round_trips = 0;
-  shared.most_inflight_bytes = 0;
-  shared.link_open = 0;
-  shared.drained = 0;
-  shared.share_bytes = 0;
+  shared.words.Reset();
   cuda::ptx::fence_mbarrier_init(cuda::ptx::sem_release, cuda::ptx::scope_cluster);
 }
 

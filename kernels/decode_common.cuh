@@ -8,6 +8,7 @@
 #include <cuda/ptx>
 
 #include "kernels/gemm_launch.h"
+#include "kernels/polled.cuh"
 #include "kernels/ptx/launch.h"
 #include "kernels/ptx/memory.h"
 #include "kernels/ptx/tma.h"
@@ -79,7 +80,7 @@ struct RemoteRing {
   static constexpr uint32_t kWStages = kFit < kMaxWStages ? kFit : kMaxWStages;
 };
 
-// Behind the rings. What one thread writes and another polls is volatile.
+// Behind the rings.
 struct DecodeShared {
   uint64_t w_full[kMaxWStages];
   uint64_t w_empty[kMaxWStages];
@@ -89,17 +90,9 @@ struct DecodeShared {
   uint64_t unit_full[kUnitPlaces];
   uint64_t unit_empty[kUnitPlaces];
   volatile uint32_t units[kUnitPlaces];
-  // A remote CTA's: written by W's producer...
-  uint2 issues[kMaxWStages];  // the clock's low word, and the bytes
-  volatile uint64_t issued_bytes;
-  volatile uint64_t returned_bytes;
-  volatile uint64_t round_trip_clocks;
-  volatile uint32_t round_trips;
-  volatile uint32_t most_inflight_bytes;
-  volatile uint32_t link_open;  // the launch before has nothing in flight any more
-  volatile uint32_t drained;
-  // ...and by the meter.
-  volatile uint32_t share_bytes;  // that this CTA may have in flight
+  // A remote CTA's.
+  uint2 issues[kMaxWStages];  // W's producer's: the clock's low word, and the bytes
+  LinkWords words;
 };
 static_assert(sizeof(DecodeShared) <= kControlBytes);
 

@@ -44,7 +44,7 @@ __device__ inline void OpenLink(const Params& p, const Work& work, Shared& share
   LinkCounters& link = *p.workspace.link;
   while (!IsComplete(ptx::LoadAcquireGpu(&link.link_state))) {
   }
-  shared.link_open = 1;
+  shared.words.link_open.Store(1);
   ptx::AddRelaxedGpu(&link.arrived_workers, 1);
   // The one with the highest number waits for the others: CTAs start in the order of their numbers.
   if (work.worker + 1 < work.workers) return;
@@ -68,7 +68,7 @@ class RemoteGate {
   // Returns when a read of `bytes` is within the share. What has come back is looked at only when there seems to be no
   // room.
   __device__ void WaitForRoom(uint32_t bytes) {
-    while (inflight_ == Traits::kWStages || inflight_bytes_ + bytes > shared_.share_bytes) {
+    while (inflight_ == Traits::kWStages || inflight_bytes_ + bytes > shared_.words.share_bytes.Load()) {
       if (inflight_ > 0) RetireOldest();
     }
   }
@@ -79,8 +79,11 @@ class RemoteGate {
     ++inflight_;
     inflight_bytes_ += bytes;
     issued_bytes_ += bytes;
-    shared_.issued_bytes = issued_bytes_;
-    if (inflight_bytes_ > most_bytes_) shared_.most_inflight_bytes = most_bytes_ = inflight_bytes_;
+    shared_.words.issued_bytes.Store(issued_bytes_);
+    if (inflight_bytes_ > most_bytes_) {
+      most_bytes_ = inflight_bytes_;
+      shared_.words.most_inflight_bytes.Store(most_bytes_);
+    }
   }
 
   // Waits for all that is in flight.
@@ -102,12 +105,12 @@ class RemoteGate {
     const uint32_t clocks = static_cast<uint32_t>(clock()) - issue.x;  // right over one turn of the low word
     if (sampled && clocks <= kMostRoundTripClocks) {
       clocks_ += clocks;
-      shared_.round_trip_clocks = clocks_;
-      shared_.round_trips = ++samples_;
+      shared_.words.round_trip_clocks.Store(clocks_);
+      shared_.words.round_trips.Store(++samples_);
     }
     inflight_bytes_ -= issue.y;
     returned_bytes_ += issue.y;
-    shared_.returned_bytes = returned_bytes_;
+    shared_.words.returned_bytes.Store(returned_bytes_);
     oldest_.Advance(Traits::kWStages);
     --inflight_;
   }
@@ -162,15 +165,16 @@ class Account {
   // an atomic returned is looked at in the next call, so that this one doesn't wait for it.
   __device__ void Carry() {
     RaisePeak(seen_);
-    const uint64_t returned = shared_.returned_bytes;  // first: what is in flight is never taken for less than none
-    const uint64_t inflight = shared_.issued_bytes - returned;
+    // First: what is in flight is never taken for less than none.
+    const uint64_t returned = shared_.words.returned_bytes.Load();
+    const uint64_t inflight = shared_.words.issued_bytes.Load() - returned;
     const uint64_t change = inflight - inflight_;
     seen_ = atomicAdd(Word(&link_.inflight_bytes), static_cast<unsigned long long>(change)) + change;
     inflight_ = inflight;
     if (returned != returned_) ptx::AddRelaxedGpu(&link_.bytes, returned - returned_);
     returned_ = returned;
-    const uint32_t trips = shared_.round_trips;
-    const uint64_t clocks = shared_.round_trip_clocks;
+    const uint32_t trips = shared_.words.round_trips.Load();
+    const uint64_t clocks = shared_.words.round_trip_clocks.Load();
     if (trips == trips_) return;
     ptx::AddRelaxedGpu(&link_.round_trips, trips - trips_);
     ptx::AddRelaxedGpu(&link_.round_trip_ns, __float2ull_rn(static_cast<float>(clocks - clocks_) * ns_per_clock_));
@@ -180,7 +184,7 @@ class Account {
 
   __device__ void Close() {
     Carry();
-    RaisePeak(shared_.most_inflight_bytes);
+    RaisePeak(shared_.words.most_inflight_bytes.Load());
   }
 
  private:
@@ -229,17 +233,17 @@ template <class Share = EqualShare, class Params, class Work, class Shared>
 __device__ inline void RunMeter(const Params& p, const Work& work, Shared& shared, const Share& share = {}) {
   uint64_t window_bytes = ~uint64_t{0};
   if (p.control != nullptr) window_bytes = ptx::LoadRelaxedSys(&p.control->window_bytes);
-  while (shared.link_open == 0) {
+  while (shared.words.link_open.Load() == 0) {
   }
   Account account(p, shared);
   const uint64_t start_ns = ptx::GlobalTimerNs();
   const uint64_t start_clock = clock64();
   uint64_t state = 0;
   uint64_t next_window_bytes = window_bytes;
-  for (uint32_t pause = 1; shared.drained == 0; ++pause) {
-    shared.share_bytes = share(window_bytes, FinishedMask(state), work);
+  for (uint32_t pause = 1; shared.words.drained.Load() == 0; ++pause) {
+    shared.words.share_bytes.Store(share(window_bytes, FinishedMask(state), work));
     const uint64_t pause_start = clock64();
-    while (shared.drained == 0 && clock64() - pause_start < kMeterPauseClocks) {
+    while (shared.words.drained.Load() == 0 && clock64() - pause_start < kMeterPauseClocks) {
     }
     account.Carry();
     state = ptx::LoadRelaxedGpu(&p.workspace.link->link_state);

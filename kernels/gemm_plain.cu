@@ -121,7 +121,7 @@ class PlainGate {
 
   // Stages that may be filled beside `pending` others.
   __device__ uint32_t Room(uint32_t pending) const {
-    const uint32_t share = work_.remote ? shared_.share_bytes / kBoxBytes : Traits::kStages;
+    const uint32_t share = work_.remote ? shared_.words.share_bytes.Load() / kBoxBytes : Traits::kStages;
     const uint32_t most = share < Traits::kStages ? share : Traits::kStages;
     return most > pending ? most - pending : 0;
   }
@@ -133,19 +133,21 @@ class PlainGate {
     const uint32_t rows = rows_left < kBoxRows ? static_cast<uint32_t>(rows_left) : kBoxRows;
     const uint32_t bytes = rows * (columns_left < kChunkColumns ? columns_left : kChunkColumns) * 2;
     shared_.issues[i % Traits::kStages] = make_uint2(static_cast<uint32_t>(clock()), bytes);
-    shared_.issued_bytes = shared_.issued_bytes + bytes;
-    const auto inflight = static_cast<uint32_t>(shared_.issued_bytes - shared_.returned_bytes);
-    if (inflight > shared_.most_inflight_bytes) shared_.most_inflight_bytes = inflight;
+    shared_.words.issued_bytes.Store(shared_.words.issued_bytes.Load() + bytes);
+    const auto inflight =
+        static_cast<uint32_t>(shared_.words.issued_bytes.Load() - shared_.words.returned_bytes.Load());
+    if (inflight > shared_.words.most_inflight_bytes.Load()) shared_.words.most_inflight_bytes.Store(inflight);
   }
 
   __device__ void OnReturn(uint64_t i, bool blocked) {
     if (!work_.remote) return;
     const uint2 issue = shared_.issues[i % Traits::kStages];
     if (blocked) {
-      shared_.round_trip_clocks = shared_.round_trip_clocks + (static_cast<uint32_t>(clock()) - issue.x);
-      shared_.round_trips = shared_.round_trips + 1;
+      shared_.words.round_trip_clocks.Store(shared_.words.round_trip_clocks.Load() +
+                                            (static_cast<uint32_t>(clock()) - issue.x));
+      shared_.words.round_trips.Store(shared_.words.round_trips.Load() + 1);
     }
-    shared_.returned_bytes = shared_.returned_bytes + issue.y;
+    shared_.words.returned_bytes.Store(shared_.words.returned_bytes.Load() + issue.y);
   }
 
  private:
@@ -222,7 +224,7 @@ __device__ inline void RunWorkers(const PlainParams& p, const WorkRange& work, u
     const Cursor at = ChunkAt(work, done);
     if (at.chunk + 1 == work.k_chunks) StoreSums<Traits>(p.decode, work, at.tile, sums, thread);
   }
-  if (thread == 0) shared.meter.drained = 1;
+  if (thread == 0) shared.meter.words.drained.Store(1);
 }
 
 template <class Traits>
@@ -230,16 +232,7 @@ __global__ __launch_bounds__(kPlainThreads) void PlainGemm(const __grid_constant
   extern __shared__ __align__(16) uint8_t stages[];
   __shared__ PlainShared shared;
   const WorkRange work = DividePlainWork(p.decode);
-  if (threadIdx.x == 0) {
-    shared.meter.issued_bytes = 0;
-    shared.meter.returned_bytes = 0;
-    shared.meter.round_trip_clocks = 0;
-    shared.meter.round_trips = 0;
-    shared.meter.most_inflight_bytes = 0;
-    shared.meter.link_open = 0;
-    shared.meter.drained = 0;
-    shared.meter.share_bytes = 0;
-  }
+  if (threadIdx.x == 0) shared.meter.words.Reset();
   __syncthreads();
   if (threadIdx.x < kWorkers) {
     RunWorkers<Traits>(p, work, ptx::SharedAddress(stages), shared);

@@ -53,7 +53,7 @@ class WProducer {
     }
     if (filled <= RemoteRing<Traits>::kWStages) FollowPreviousGrid();
     gate.Drain();
-    shared_.drained = 1;
+    shared_.words.drained.Store(1);
   }
 
  private:
@@ -286,14 +286,7 @@ __device__ inline void InitialiseShared(DecodeShared& shared, uint32_t w_stages,
     cuda::ptx::mbarrier_init(&shared.x_full[stage], 1);
     cuda::ptx::mbarrier_init(&shared.x_empty[stage], readers);
   }
-  shared.issued_bytes = 0;
-  shared.returned_bytes = 0;
-  shared.round_trip_clocks = 0;
-  shared.round_trips = 0;
-  shared.most_inflight_bytes = 0;
-  shared.link_open = 0;
-  shared.drained = 0;
-  shared.share_bytes = 0;
+  shared.words.Reset();
 }
 
 template <class Traits>

@@ -57,7 +57,7 @@ struct PrefillShared {
   uint64_t item_empty[kItemSlots];  // this and the next are used in the cluster's first CTA alone
   uint64_t wanted;                  // the producer will soon have loaded its item
   volatile uint32_t items[kItemSlots];
-  volatile uint32_t ready_chunks;  // chunks, since the start, whose remote boxes are in the ring
+  Polled<uint32_t> ready_chunks;  // chunks, since the start, whose remote boxes are in the ring
 };
 static_assert(sizeof(PrefillShared) <= kControlBytes);
 

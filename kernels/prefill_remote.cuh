@@ -26,8 +26,8 @@ static_assert(FetchTraits::kWStages * kBoxBytes <= PrefillInstance<4, false, fal
 
 struct FetchShared {
   DecodeShared link;
-  uint64_t stored;           // a barrier: every storer is done
-  volatile uint32_t serial;  // the window holds fewer boxes than there are fetchers
+  uint64_t stored;          // a barrier: every storer is done
+  Polled<uint32_t> serial;  // the window holds fewer boxes than there are fetchers
 };
 static_assert(sizeof(FetchShared) <= kControlBytes);
 
@@ -43,7 +43,7 @@ struct FetchShare {
   FetchShared& shared;
   __device__ uint32_t operator()(uint64_t window_bytes, uint32_t /*finished_mask*/, const WorkRange& work) const {
     const uint64_t held = window_bytes / kBoxBytes;
-    shared.serial = held < work.workers ? 1 : 0;
+    shared.serial.Store(held < work.workers ? 1 : 0);
     if (held < work.workers) return kBoxBytes;
     const auto boxes = static_cast<uint32_t>(held > 0xFFFF ? 0xFFFF : held);
     return (boxes / work.workers + (work.worker < boxes % work.workers ? 1 : 0)) * kBoxBytes;
@@ -70,7 +70,7 @@ class Fetcher {
     }
     gate_.Drain();
     WaitFor(&shared_.stored, 0);
-    shared_.link.drained = 1;
+    shared_.link.words.drained.Store(1);
   }
 
  private:
@@ -81,7 +81,7 @@ class Fetcher {
     const uint32_t bytes = rows * (columns_left < kChunkColumns ? columns_left : kChunkColumns) * 2;
     WaitFor(&shared_.link.w_empty[place_.stage], place_.phase ^ 1);
     gate_.WaitForRoom(bytes);
-    while (shared_.serial != 0) {
+    while (shared_.serial.Load() != 0) {
       gate_.Drain();
       if (AllBeforeAreIn(sequence) && NoneIsInFlight()) break;
     }
@@ -151,7 +151,7 @@ __device__ inline void StoreFetched(const PrefillParams& p, const WorkRange& wor
                          cuda::ptx::mbarrier_test_wait_parity(&shared.link.w_full[stage], phase);
     const uint32_t ready = LeadingLanes(arrived);
     // The counts are for a window of less than a box a fetcher.
-    if (lane == 0 && unsaid > 0 && shared.serial != 0) {
+    if (lane == 0 && unsaid > 0 && shared.serial.Load() != 0) {
       __threadfence();
       ptx::AddRelaxedGpu(&p.workspace.counters->fetched[work.worker], unsaid);
       unsaid = 0;
@@ -179,15 +179,8 @@ __device__ inline void InitialiseFetch(FetchShared& shared) {
     cuda::ptx::mbarrier_init(&shared.link.w_full[stage], 1);
     cuda::ptx::mbarrier_init(&shared.link.w_empty[stage], 1);
   }
-  shared.link.issued_bytes = 0;
-  shared.link.returned_bytes = 0;
-  shared.link.round_trip_clocks = 0;
-  shared.link.round_trips = 0;
-  shared.link.most_inflight_bytes = 0;
-  shared.link.link_open = 0;
-  shared.link.drained = 0;
-  shared.link.share_bytes = 0;
-  shared.serial = 0;
+  shared.link.words.Reset();
+  shared.serial.Store(0);
   cuda::ptx::mbarrier_init(&shared.stored, uint32_t{kStorers});
 }
 
@@ -242,9 +235,9 @@ __device__ inline void Watch(const PrefillParams& p, PrefillShared& shared, uint
       ready += count;
       __threadfence_block();
       __syncwarp();
-      if (lane == 0) shared.ready_chunks = ready;
+      if (lane == 0) shared.ready_chunks.Store(ready);
     }
-    if (lane == 0) shared.ready_chunks = ready;
+    if (lane == 0) shared.ready_chunks.Store(ready);
   }
 }
 

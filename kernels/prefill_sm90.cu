@@ -84,7 +84,7 @@ class Producer {
   __device__ void WaitForRing(uint32_t loaded) {
     if (static_cast<int32_t>(ready_ - loaded) > 0) return;
     do {
-      ready_ = shared_.ready_chunks;
+      ready_ = shared_.ready_chunks.Load();
     } while (static_cast<int32_t>(ready_ - loaded) <= 0);
     __threadfence_block();
     cuda::ptx::fence_proxy_async(cuda::ptx::space_global);
@@ -183,7 +183,7 @@ __device__ inline void InitialiseShared(PrefillShared& shared) {
     cuda::ptx::mbarrier_init(&shared.item_empty[slot], uint32_t{kItemReaders});
   }
   cuda::ptx::mbarrier_init(&shared.wanted, 1);
-  shared.ready_chunks = 0;
+  shared.ready_chunks.Store(0);
 }
 
 template <class Traits>
