@@ -180,7 +180,7 @@ std::string RunGemm(Context& context, const Options& options) {
     for (const uint64_t batch : options.batches) {
       for (const double ratio : options.ratios) {
         Operation operation{.batch = batch, .n = shape.n, .k = shape.k, .f16 = context.f16};
-        operation.local_rows = shape.n - static_cast<uint64_t>(std::llround(ratio * static_cast<double>(shape.n)));
+        operation.local_rows = shape.n - RemoteRows(shape.n, ratio, options.exact_rows);
         const Rotation rotation(context, operation);
         if (operation.remote_bytes() > 0) context.RefreshLink();
         const double limit_s =
@@ -202,6 +202,7 @@ std::string RunGemm(Context& context, const Options& options) {
                       .Text("shape", shape.name)
                       .Number("batch", batch)
                       .Number("ratio", ratio)
+                      .Number("remote_rows", operation.n - operation.local_rows)
                       .Text("plan", Name(plan))
                       .Number("dak_us", dak_s * 1e6)
                       .Number("limit_us", limit_s * 1e6)

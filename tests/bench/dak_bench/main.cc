@@ -18,6 +18,7 @@ constexpr char kUsage[] =
     "usage: dak-bench gemm|attention|link|mix|pass|predict|launch|control|prefill|multicast [--json FILE]\n"
     "                 [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
     "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--tuning FILE] [--no-peers]\n"
+    "                 [--exact-rows]\n"
     "gemm: one operation at a time; --tune also times the choices that the model didn't make, and with --tuning\n"
     "      stores those that are better; --tuning alone uses what is stored\n"
     "attention: decode over paged KV, [--contexts 4096,65536] [--page 16|64] [--peer FILE of attention_peer.py]; a "
@@ -25,6 +26,7 @@ constexpr char kUsage[] =
     "      below 0 is the best one\n"
     "link: the kernel's remote reads by window\n"
     "mix:  local and remote rows at once, by window, and with none\n"
+    "gemm, pass: splits are at whole tiles of 64 rows, as dakd makes them; --exact-rows splits at any row\n"
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
     "predict: the planner's model on a profile measured first, against passes; and greedy against uniform ratios\n"
     "launch: CPU time of a launch\n"
@@ -94,6 +96,8 @@ Options Parse(int argc, char** argv) {
       options.tune = true;
     } else if (flag == "--tuning") {
       options.tuning_path = value();
+    } else if (flag == "--exact-rows") {
+      options.exact_rows = true;
     } else if (flag == "--no-peers") {
       options.peers = false;
     } else {

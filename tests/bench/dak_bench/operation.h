@@ -118,6 +118,7 @@ struct Options {
   double window_bytes = 262'144;
   bool f16 = false;
   bool tune = false;
+  bool exact_rows = false;  // splits at any row, not at whole tiles
   bool peers = true;
   // attention
   std::vector<uint64_t> contexts = {4096, 16'384, 65'536};

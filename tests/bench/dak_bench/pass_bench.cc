@@ -1,12 +1,12 @@
 // `dak-bench pass`: the linear layers of a whole decode step, with more weights than the HBM budget holds.
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "tests/bench/dak_bench/check.h"
 #include "tests/bench/dak_bench/device_tools.h"
 #include "tests/bench/dak_bench/operation.h"
 #include "tests/bench/dak_bench/pass_peers.h"
+#include "tests/bench/dak_bench/shapes.h"
 #include "tests/bench/dak_bench/table.h"
 #include "tests/bench/dak_bench/timing.h"
 
@@ -33,12 +33,17 @@ Pass MakePass(const Context& context, uint64_t batch) {
   return pass;
 }
 
-// Every operation split at the same ratio, which is the best where all are bound by memory. Rows fall from both arenas.
-void Split(const Context& context, Pass& pass, double ratio) {
+// Every operation split at the same ratio, as near as whole tiles come to it, which is the best where all are bound by
+// memory. Rows fall from both arenas.
+void Split(const Context& context, Pass& pass, double ratio, bool exact) {
+  std::vector<Shape> shapes;
+  for (const Operation& operation : pass.operations) shapes.push_back({.name = "", .n = operation.n, .k = operation.k});
+  const std::vector<uint64_t> remote_rows = RemoteRowsOfPass(shapes, ratio, exact);
   uint64_t hbm = 0;
   uint64_t host = 0;
-  for (Operation& operation : pass.operations) {
-    operation.local_rows = operation.n - static_cast<uint64_t>(std::ceil(ratio * static_cast<double>(operation.n)));
+  for (size_t i = 0; i < pass.operations.size(); ++i) {
+    Operation& operation = pass.operations[i];
+    operation.local_rows = operation.n - remote_rows[i];
     operation.w_local = context.hbm + hbm;
     operation.w_remote = context.TakeHost(host, operation.remote_bytes());
     hbm += operation.local_bytes();
@@ -97,7 +102,7 @@ std::string RunPass(Context& context, const Options& options) {
     for (const double over : options.ratios) {
       Pass pass = MakePass(context, batch);
       const auto budget = static_cast<uint64_t>((1 - over) * static_cast<double>(pass.bytes()));
-      Split(context, pass, over);
+      Split(context, pass, over, options.exact_rows);
       CheckNumbers(context, pass);
       context.RefreshLink();
       const Sums sums = Sum(context, pass);
