@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "tests/bench/dak_bench/check.h"
 #include "tests/bench/dak_bench/operation.h"
@@ -37,12 +38,19 @@ constexpr char kUsage[] =
     "--no-peers times dak alone; cuBLAS still gives the ceiling of compute\n"
     "Numbers are checked against float64 before anything is timed. Peers need libcublas in the loader's path.\n";
 
+double ParseNumber(const std::string& flag, const std::string& text) {
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != '\0') Fail(flag.c_str(), ("'" + text + "' isn't a number").c_str());
+  return value;
+}
+
 template <class T>
-std::vector<T> ParseList(const char* text) {
+std::vector<T> ParseList(const std::string& flag, const char* text) {
   std::vector<T> values;
   std::stringstream stream(text);
-  for (std::string item; std::getline(stream, item, ',');)
-    values.push_back(static_cast<T>(std::strtod(item.c_str(), nullptr)));
+  for (std::string item; std::getline(stream, item, ',');) values.push_back(static_cast<T>(ParseNumber(flag, item)));
+  if (values.empty()) Fail(flag.c_str(), "needs numbers, with commas between them");
   return values;
 }
 
@@ -69,25 +77,29 @@ Options Parse(int argc, char** argv) {
     options.peers = false;
   }
   for (int i = 2; i < argc; ++i) {
-    const std::string flag = argv[i];
-    const auto value = [&]() -> const char* {
+    const std::string argument = argv[i];
+    const size_t equals = argument.find('=');
+    const std::string flag = argument.substr(0, equals);
+    bool value_taken = equals == std::string::npos;
+    const auto value = [&]() -> const char* {  // after = or as the next argument
+      if (!std::exchange(value_taken, true)) return argv[i] + equals + 1;
       if (++i == argc) Fail(flag.c_str(), "needs a value");
       return argv[i];
     };
     if (flag == "--json") {
       options.json_path = value();
     } else if (flag == "--batches") {
-      options.batches = ParseList<uint64_t>(value());
+      options.batches = ParseList<uint64_t>(flag, value());
     } else if (flag == "--ratios") {
-      options.ratios = ParseList<double>(value());
+      options.ratios = ParseList<double>(flag, value());
     } else if (flag == "--window") {
-      options.window_bytes = std::strtod(value(), nullptr);
+      options.window_bytes = ParseNumber(flag, value());
     } else if (flag == "--model") {
       options.model = value();
     } else if (flag == "--contexts") {
-      options.contexts = ParseList<uint64_t>(value());
+      options.contexts = ParseList<uint64_t>(flag, value());
     } else if (flag == "--page") {
-      options.page_tokens = ParseList<uint32_t>(value()).at(0);
+      options.page_tokens = ParseList<uint32_t>(flag, value()).at(0);
     } else if (flag == "--peer") {
       options.peer_path = value();
     } else if (flag == "--f16") {
@@ -103,6 +115,7 @@ Options Parse(int argc, char** argv) {
     } else {
       Fail(flag.c_str(), "unknown flag");
     }
+    if (!value_taken) Fail(flag.c_str(), "takes no value");
   }
   return options;
 }
