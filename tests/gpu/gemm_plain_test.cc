@@ -1,49 +1,23 @@
 // The plain kernel, forced on a device that has a faster one: its PTX, compiled by the driver.
-#include <gtest/gtest.h>
-
-#include <algorithm>
-#include <atomic>
-#include <memory>
-#include <thread>
-#include <vector>
-
 #include "allocator/base/error_detail.h"
-#include "kernels/gemm_plan.h"
-#include "tests/gpu/gemm_problem.h"
+#include "tests/gpu/window_fixture.h"
 
 namespace dak::kernels {
 namespace {
 
-void Store(uint64_t& word, uint64_t value) { std::atomic_ref<uint64_t>(word).store(value, std::memory_order_relaxed); }
-
-class GemmPlainTest : public testing::Test {
+class GemmPlainTest : public WindowFixture<GemmRunner> {
  protected:
-  void SetUp() override {
-    auto runner = CreateCudaGemmRunner(0, {.plain = true});
-    ASSERT_TRUE(runner.ok()) << runner.status();
-    runner_ = *std::move(runner);
-  }
-
-  void Launch(const Problem& problem) {
-    const absl::Status status = runner_->Launch(problem.shape(), problem.operands(), {control_, report_}, nullptr);
-    ASSERT_TRUE(status.ok()) << status;
-  }
-  void Wait() { Check(cudaStreamSynchronize(nullptr), "the kernel"); }
+  absl::StatusOr<std::unique_ptr<GemmRunner>> Create() override { return CreateCudaGemmRunner(0, {.plain = true}); }
 
   void ExpectRight(const GemmShape& shape, uint64_t seed, const ProblemEpilogue& epilogue = {}) {
     SCOPED_TRACE(testing::Message() << "batch " << shape.batch << " n " << shape.n << " k " << shape.k << " local_rows "
                                     << shape.local_rows << " element " << static_cast<int>(shape.element));
-    Problem problem(shape, seed, epilogue);
-    Store(control_->window_bytes, 256 * 1024);
+    const Problem problem(shape, seed, epilogue);
+    SetWindow(256 * 1024);
     Launch(problem);
     Wait();
     EXPECT_LE(problem.RelativeError(), problem.Tolerance());
   }
-
-  std::unique_ptr<GemmRunner> runner_;
-  Memory pages_{Memory::Where::kHost, 4096};
-  v1::LinkControl* control_ = pages_.as<v1::LinkControl>();
-  v1::LinkReport* report_ = reinterpret_cast<v1::LinkReport*>(pages_.as<uint8_t>() + 2048);
 };
 
 TEST_F(GemmPlainTest, RaggedShapesOfEveryBatchTile) {
@@ -66,49 +40,23 @@ TEST_F(GemmPlainTest, ModelShapesWithAndWithoutEpilogues) {
 }
 
 TEST_F(GemmPlainTest, ReportsExactBytesAndStaysInsideTheWindow) {
-  uint64_t bytes = 0;
-  uint64_t passes = 0;
-  uint64_t largest = 0;
-  for (const uint64_t window : {uint64_t{0}, uint64_t{kBoxBytes}, uint64_t{40'000}, uint64_t{1} << 40}) {
-    Problem problem({8, 700, 520, 190, ElementType::kBf16}, window + 1);
-    Store(control_->window_bytes, window);
-    Launch(problem);
-    Wait();
-    EXPECT_LE(problem.RelativeError(), problem.Tolerance()) << "window " << window;
-    bytes += 510 * 520 * 2;
-    largest = std::max<uint64_t>({largest, window, kBoxBytes});
-    EXPECT_EQ(report_->bytes, bytes) << "window " << window;
-    EXPECT_EQ(report_->passes, ++passes);
-    EXPECT_EQ(report_->inflight_bytes, 0u);
-    EXPECT_LE(report_->inflight_peak_bytes, largest) << "window " << window;
-    EXPECT_GT(report_->inflight_peak_bytes, 0u);
-    EXPECT_GT(report_->round_trips, 0u);
-  }
-  Problem local({8, 256, 128, 256, ElementType::kF16}, 1);
-  Launch(local);
+  ExpectExactBytesInsideWindows({0, kBoxBytes, 40'000, uint64_t{1} << 40}, [](uint64_t i) {
+    auto problem = std::make_unique<Problem>(GemmShape{8, 700, 520, 190, ElementType::kBf16}, i + 1);
+    return std::pair(std::move(problem), uint64_t{510 * 520 * 2});
+  });
+  EXPECT_GT(report_->round_trips, 0u);
+}
+
+TEST_F(GemmPlainTest, AnAllLocalOperationCountsAsAPassAndReadsNothing) {
+  const Problem problem({8, 256, 128, 256, ElementType::kF16}, 1);
+  Launch(problem);
   Wait();
-  EXPECT_EQ(report_->passes, ++passes);
-  EXPECT_EQ(report_->bytes, bytes);
+  ExpectNothingRead(1);
 }
 
 TEST_F(GemmPlainTest, AWindowThatChangesAllTheTimeIsNeverExceeded) {
-  constexpr uint64_t kMost = 24 * kBoxBytes;
   Problem problem({16, 4096, 4096, 1000, ElementType::kF16}, 1);
-  std::atomic<bool> stop = false;
-  Store(control_->window_bytes, kMost);
-  std::thread changer([&] {
-    for (uint64_t i = 0; !stop; ++i) Store(control_->window_bytes, i * 7919 % (kMost + 1));
-  });
-  for (int i = 0; i < 5; ++i) {
-    Launch(problem);
-    Wait();
-    EXPECT_LE(problem.RelativeError(), problem.Tolerance());
-    problem.Poison();
-  }
-  stop = true;
-  changer.join();
-  EXPECT_LE(report_->inflight_peak_bytes, kMost);
-  EXPECT_EQ(report_->bytes, 5u * 3096 * 4096 * 2);
+  ExpectAChangingWindowKept(problem, 5, RemoteBytes(problem));
 }
 
 TEST_F(GemmPlainTest, NeedsAddressesAndNamesTheOneThatIsMissing) {

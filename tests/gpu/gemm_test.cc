@@ -1,66 +1,12 @@
 // The decode GEMM's numbers on a GPU. GemmSmallTest is small enough for compute-sanitizer:
 //   compute-sanitizer --tool memcheck dak_gpu_gemm_test --gtest_filter='GemmSmallTest.*'
-#include <gtest/gtest.h>
-
-#include <memory>
-#include <vector>
-
 #include "allocator/base/error_detail.h"
-#include "tests/gpu/gemm_problem.h"
+#include "tests/gpu/gemm_fixture.h"
 
 namespace dak::kernels {
 namespace {
 
-class GemmTest : public testing::Test {
- protected:
-  void SetUp() override {
-    auto runner = CreateCudaGemmRunner(0);
-    ASSERT_TRUE(runner.ok()) << runner.status();
-    runner_ = *std::move(runner);
-    Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
-  }
-  void TearDown() override {
-    if (stream_ != nullptr) cudaStreamDestroy(stream_);
-  }
-
-  void Launch(const Problem& problem) {
-    const absl::Status status = runner_->Launch(problem.shape(), problem.operands(), {}, stream_);
-    ASSERT_TRUE(status.ok()) << status;
-  }
-  void Wait() { Check(cudaStreamSynchronize(stream_), "the kernel"); }
-
-  // Right numbers, and the same bits again.
-  void ExpectRight(const GemmShape& shape, uint64_t seed) {
-    SCOPED_TRACE(testing::Message() << "batch " << shape.batch << " n " << shape.n << " k " << shape.k << " local_rows "
-                                    << shape.local_rows << " element " << static_cast<int>(shape.element));
-    Problem problem(shape, seed);
-    Launch(problem);
-    Wait();
-    EXPECT_LE(problem.RelativeError(), problem.Tolerance());
-    const std::vector<uint16_t> first = problem.Output();
-    problem.Poison();
-    Launch(problem);
-    Wait();
-    EXPECT_EQ(problem.Output(), first) << "not the same bits again";
-  }
-
-  void ExpectGridRight(const std::vector<std::pair<uint64_t, uint64_t>>& sizes, const std::vector<uint32_t>& batches) {
-    uint64_t seed = 1;
-    for (const auto& [n, k] : sizes) {
-      for (const uint32_t batch : batches) {
-        for (const uint64_t local_rows : {n, n - 1, n - n / 10, n / 2, uint64_t{0}}) {
-          const ElementType element = ++seed % 2 == 0 ? ElementType::kBf16 : ElementType::kF16;
-          ExpectRight({batch, n, k, local_rows, element}, seed);
-          if (HasFailure()) return;
-        }
-      }
-    }
-  }
-
-  std::unique_ptr<GemmRunner> runner_;
-  cudaStream_t stream_ = nullptr;
-};
-
+using GemmTest = GemmFixture;
 using GemmSmallTest = GemmTest;
 
 TEST_F(GemmSmallTest, RaggedShapesOfEveryBatchTile) {
