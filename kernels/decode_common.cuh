@@ -50,14 +50,19 @@ struct DecodeParams {
 // far and x from L2: W needs many bytes in flight all the time, and with a large batch x has the larger stages.
 // NOTE: a CTA takes a whole SM. With half of one, so that the next launch's rings fill while this one ends, operations
 // in HBM took 7 to 26 % longer on an H100.
-template <int kBatchTile, int kRowBoxes, bool kF16Elements>
+//
+// In a cluster, local CTAs work on the same chunks of neighbouring rows: each loads its slice of x's rows for all.
+template <int kBatchTile, int kRowBoxes, bool kF16Elements, int kClusterCtas = 1>
 struct DecodeTraits {
   static constexpr int kN = kBatchTile;
+  static constexpr uint32_t kCluster = kClusterCtas;
   static constexpr int kBoxes = kRowBoxes;
   static constexpr bool kF16 = kF16Elements;
   static constexpr uint32_t kXStageBytes = kBatchTile * kChunkColumns * 2;
   static constexpr uint32_t kXStages = kBatchTile <= 64 ? 8 : kBatchTile == 128 ? 10 - 2 * kRowBoxes : 5;
   static constexpr uint32_t kXRingBytes = kXStages * kXStageBytes;
+  static constexpr uint32_t kXSliceRows = kBatchTile / kClusterCtas;
+  static constexpr uint32_t kXSliceBytes = kXStageBytes / kClusterCtas;
   static constexpr uint32_t kWStageBytes = kRowBoxes * kBoxBytes;
   static constexpr uint32_t kRoom = kSharedBytes - kSwizzleAtomBytes - kControlBytes;
   static constexpr uint32_t kWFit = (kRoom - kXRingBytes) / kWStageBytes;
@@ -71,6 +76,8 @@ struct DecodeTraits {
   static_assert(kWStageBytes % kSwizzleAtomBytes == 0 && kXStageBytes % kSwizzleAtomBytes == 0,
                 "operands must lie on the swizzle's 1024-byte pattern");
   static_assert(kN % 8 == 0 && kN <= kMaxBatch && kRowBoxes <= 2);
+  static_assert(kXSliceBytes % kSwizzleAtomBytes == 0, "a slice must keep the swizzle's pattern");
+  static_assert(kClusterCtas == 1 || kRowBoxes == 1, "a CTA of a cluster has one box of a tile");
 };
 
 // W's ring in a remote CTA, whose tiles are one box high.
@@ -112,12 +119,15 @@ struct Cursor {
 
 // What a CTA works on. A local one: chunks [begin, end) of the part, k_chunks of them a tile, a contiguous range. The
 // chunks of the last tile come first if another CTA finishes it: then that one needn't wait for them at its own end. A
-// remote one draws units (decode_units.cuh).
+// remote one draws units (decode_units.cuh). A cluster of local CTAs is one worker, whose tiles are as many times
+// higher.
 struct WorkRange {
   bool remote;
-  uint32_t worker;  // this CTA's number among its kind's
+  uint32_t worker;  // this CTA's or cluster's number among its kind's
   uint32_t workers;
+  uint32_t rank;  // in the cluster, of a local CTA
   uint32_t tile_rows;
+  uint32_t row_offset;  // in a tile, of this CTA's rows
   uint32_t k_chunks;
   uint64_t part_rows;    // rows of the part
   uint64_t part_offset;  // of the part in W
@@ -186,9 +196,11 @@ template <class Traits>
 __device__ inline WorkRange DivideWork(const DecodeParams& p) {
   WorkRange work;
   work.remote = blockIdx.x < p.remote_ctas;
-  work.worker = work.remote ? blockIdx.x : blockIdx.x - p.remote_ctas;
-  work.workers = work.remote ? p.remote_ctas : p.local_ctas;
-  work.tile_rows = work.remote ? kBoxRows : kBoxRows * Traits::kBoxes;
+  work.worker = work.remote ? blockIdx.x : (blockIdx.x - p.remote_ctas) / Traits::kCluster;
+  work.workers = work.remote ? p.remote_ctas : p.local_ctas / Traits::kCluster;
+  work.rank = work.remote ? 0 : (blockIdx.x - p.remote_ctas) % Traits::kCluster;
+  work.tile_rows = work.remote ? kBoxRows : kBoxRows * Traits::kBoxes * Traits::kCluster;
+  work.row_offset = work.rank * kBoxRows * Traits::kBoxes;
   work.k_chunks = p.k_chunks;
   work.part_rows = work.remote ? p.n - p.local_rows : p.local_rows;
   work.part_offset = work.remote ? p.local_rows : 0;

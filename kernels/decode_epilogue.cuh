@@ -35,8 +35,9 @@ struct TileShares {
   uint32_t own;
 };
 
-__device__ inline TileShares LocalShares(uint32_t group, uint32_t first, uint32_t worker) {
-  return {kMaxSharedUnits + group, 2, first, worker, worker};
+template <class Traits>
+__device__ inline TileShares LocalShares(const WorkRange& work, uint32_t group, uint32_t first) {
+  return {kMaxSharedUnits + work.rank * 2 + group, 2 * Traits::kCluster, first, work.worker, work.worker};
 }
 __device__ inline TileShares RemoteShares(const DecodeParams& p, uint32_t tile, uint32_t unit) {
   return {0, 1, tile * p.remote_units.per_tile, (tile + 1) * p.remote_units.per_tile, unit};

@@ -58,7 +58,7 @@ struct DecodeLaunch {
   uint64_t k = 0;
   uint64_t local_rows = 0;
   bool f16 = false;           // else bf16
-  CUtensorMap x_map{};        // [batch, k], box batch_tile x 64
+  CUtensorMap x_map{};        // [batch, k], box batch_tile / cluster x 64
   CUtensorMap w_local_map{};  // ignored if the part is empty
   CUtensorMap w_remote_map{};
   void* y = nullptr;
@@ -75,6 +75,9 @@ struct DecodeLaunch {
 
 // Sets the kernels' attributes on the current device. Call once.
 cudaError_t PrepareDecodeGemm();
+
+// CTAs that the current device runs at once in clusters of 2 or 4; to be called after PrepareDecodeGemm.
+cudaError_t CountClusteredCtas(uint32_t cluster, uint32_t* ctas);
 
 cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream);
 

@@ -75,21 +75,32 @@ void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& d
   plan.local_ctas = 0;
   plan.local_inflight_boxes = local_rows < n ? kLocalInflightBoxesMixed : kLocalInflightBoxes;
   const uint64_t remote_rows = n - local_rows;
+  uint32_t all = device.CtasIn(plan.cluster);
+  if (local_rows == 0 || plan.batch_tile < kLeastClusteredTile || plan.row_boxes > 1 || all < 2 * plan.cluster) {
+    plan.cluster = 1;
+    all = device.multiprocessors;
+  }
   if (remote_rows > 0) {
     const auto row_bytes = static_cast<uint64_t>(kElementBytes) * k;
-    uint64_t wanted = CountRemoteCtas(remote_rows * row_bytes, local_rows * row_bytes, plan.batch_tile, device, link);
-    wanted = std::min<uint64_t>(wanted, std::min(kMaxRemoteCtas, std::max(1u, device.multiprocessors / 2)));
-    wanted = std::min(wanted, CutRemote(remote_rows, k).count);
-    plan.remote_ctas = static_cast<uint32_t>(std::max<uint64_t>(1, wanted));
+    const uint64_t wanted =
+        CountRemoteCtas(remote_rows * row_bytes, local_rows * row_bytes, plan.batch_tile, device, link);
+    const uint64_t most = std::min<uint64_t>({kMaxRemoteCtas, std::max(1u, all / 2), CutRemote(remote_rows, k).count});
+    if (most < plan.cluster) {
+      plan.cluster = 1;
+      all = device.multiprocessors;
+    }
+    const uint64_t rounded = DivideUp(std::min(wanted, most), plan.cluster) * plan.cluster;
+    plan.remote_ctas = static_cast<uint32_t>(rounded <= most ? rounded : most / plan.cluster * plan.cluster);
   }
   if (local_rows > 0) {
     const uint64_t chunks = LocalChunks(local_rows, k, plan);
-    const uint32_t room = std::max(plan.remote_ctas + 1, device.multiprocessors) - plan.remote_ctas;
-    const uint64_t ctas = std::min<uint64_t>(room, std::max<uint64_t>(1, chunks / kLeastChunksPerCta));
-    // Where the same number of CTAs for every tile uses nearly all of them, fewer shares have to be added up.
-    const uint64_t tiles = DivideUp(local_rows, uint64_t{plan.row_boxes} * kBoxRows);
-    const uint64_t even = ctas / tiles * tiles;
-    plan.local_ctas = static_cast<uint32_t>(static_cast<double>(even) >= kLeastEvenShare * ctas ? even : ctas);
+    const uint32_t room = (std::max(plan.remote_ctas + plan.cluster, all) - plan.remote_ctas) / plan.cluster;
+    const uint64_t workers = std::min<uint64_t>(room, std::max<uint64_t>(1, chunks / kLeastChunksPerCta));
+    // Where the same number of workers for every tile uses nearly all of them, fewer shares have to be added up.
+    const uint64_t tiles = DivideUp(local_rows, uint64_t{plan.row_boxes} * plan.cluster * kBoxRows);
+    const uint64_t even = workers / tiles * tiles;
+    plan.local_ctas =
+        plan.cluster * static_cast<uint32_t>(static_cast<double>(even) >= kLeastEvenShare * workers ? even : workers);
   }
 }
 

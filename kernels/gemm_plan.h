@@ -23,9 +23,19 @@ inline constexpr uint32_t kBoxBytes = kBoxRows * kChunkColumns * 2;
 inline constexpr uint32_t kMaxBatch = 256;
 inline constexpr uint32_t kMaxRemoteCtas = 32;  // one bit each in half a word
 
+// The smallest batch tile that has instances for clusters.
+inline constexpr uint32_t kLeastClusteredTile = 128;
+
 struct DeviceTraits {
   uint32_t multiprocessors = 132;
+  uint32_t ctas_in_pairs = 0;  // that run at once in clusters of 2; 0: there are none
+  uint32_t ctas_in_fours = 0;  // and of 4
   double hbm_bytes_per_s = 2.99e12;
+
+  // CTAs that run at once in clusters of 1, 2 or 4.
+  uint32_t CtasIn(uint32_t cluster) const {
+    return cluster == 4 ? ctas_in_fours : cluster == 2 ? ctas_in_pairs : multiprocessors;
+  }
 };
 
 struct LinkTraits {
@@ -46,6 +56,10 @@ struct GemmPlan {
   bool promote_local = false;
   // Whether local CTAs take their tiles' chunks from different places on.
   bool staggered = false;
+  // Local CTAs that work on the same chunks of neighbouring rows, so that x comes from L2 once for all of them: 1, 2 or
+  // 4, above 1 only from kLeastClusteredTile on and with row_boxes of 1. The counts of CTAs above are multiples of it.
+  // NOTE: the model chooses 1: clusters haven't been run yet.
+  uint32_t cluster = 1;
 };
 
 // How the remote rows are cut for CTAs that take the next piece whenever they are done with one: whole tiles, or where
@@ -64,15 +78,16 @@ RemoteUnits CutRemote(uint64_t remote_rows, uint64_t k);
 GemmPlan PlanGemm(uint32_t batch, uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& device,
                   const LinkTraits& link);
 
-// The CTAs of both kinds for a tile that is chosen already: what PlanGemm does after it has chosen one.
+// The CTAs of both kinds for a tile and a cluster that are chosen already: what PlanGemm does after it has chosen one.
+// A cluster that the device or the shape has no room for becomes 1.
 void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& device, const LinkTraits& link,
               GemmPlan& plan);
 
 constexpr uint64_t DivideUp(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
 
-// Chunks of the local part, whose tiles are row_boxes boxes high.
+// Chunks of the local part, whose tiles are row_boxes boxes high for each CTA of a cluster.
 constexpr uint64_t LocalChunks(uint64_t local_rows, uint64_t k, const GemmPlan& plan) {
-  return DivideUp(local_rows, uint64_t{plan.row_boxes} * kBoxRows) * DivideUp(k, kChunkColumns);
+  return DivideUp(local_rows, uint64_t{plan.row_boxes} * plan.cluster * kBoxRows) * DivideUp(k, kChunkColumns);
 }
 
 // Chunks of the remote part, whose tiles are one box high so that a window is cut in small pieces.

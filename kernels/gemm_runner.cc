@@ -93,7 +93,7 @@ class CudaGemmRunner final : public GemmRunner {
     launch.f16 = shape.element == ElementType::kF16;
     launch.plan = Plan(shape);
     DAK_ASSIGN_OR_RETURN(launch.x_map, x_maps_.Get(reinterpret_cast<const void*>(operands.x), launch.f16, shape.batch,
-                                                   shape.k, launch.plan.batch_tile));
+                                                   shape.k, launch.plan.batch_tile / launch.plan.cluster));
     static_assert(sizeof(CUtensorMap) == sizeof(TensorMap));
     if (operands.w_local_map != nullptr) std::memcpy(&launch.w_local_map, operands.w_local_map, sizeof(TensorMap));
     if (operands.w_remote_map != nullptr) std::memcpy(&launch.w_remote_map, operands.w_remote_map, sizeof(TensorMap));
@@ -153,6 +153,8 @@ class CudaGemmRunner final : public GemmRunner {
   absl::Status Initialise() {
     DAK_RETURN_IF_ERROR(QueryDevice(ordinal_, traits_, ns_per_clock_));
     DAK_RETURN_IF_ERROR(FromCuda(PrepareDecodeGemm(), "preparing the decode GEMM"));
+    DAK_RETURN_IF_ERROR(FromCuda(CountClusteredCtas(2, &traits_.ctas_in_pairs), "cudaOccupancyMaxActiveClusters"));
+    DAK_RETURN_IF_ERROR(FromCuda(CountClusteredCtas(4, &traits_.ctas_in_fours), "cudaOccupancyMaxActiveClusters"));
     DAK_RETURN_IF_ERROR(FromCuda(PreparePrefillGemm(), "preparing the prefill GEMM"));
     // One of each kind is the least, whatever the device.
     const uint32_t ctas = std::max(2u, traits_.multiprocessors);

@@ -6,6 +6,7 @@
 #include "kernels/decode_remote.cuh"
 #include "kernels/decode_units.cuh"
 #include "kernels/gemm_launch.h"
+#include "kernels/ptx/cluster.h"
 #include "kernels/ptx/wgmma.h"
 
 namespace dak::kernels {
@@ -71,8 +72,14 @@ class WProducer {
       oldest_.Advance(Traits::kWStages);
     }
     // A box past the part's end isn't loaded.
-    const bool is_last = Traits::kBoxes > 1 && (tile * Traits::kBoxes + 1) * kBoxRows >= work_.part_rows;
-    LoadBoxes<Traits::kWStages, Traits::kWStageBytes>(&p_.w_local_map, tile, chunk, is_last ? 1 : Traits::kBoxes);
+    if constexpr (Traits::kCluster > 1) {
+      const uint64_t row = uint64_t{tile} * work_.tile_rows + work_.row_offset;
+      const bool is_there = row < work_.part_rows;
+      LoadBoxes<Traits::kWStages, Traits::kWStageBytes>(&p_.w_local_map, tile, chunk, is_there ? 1 : 0);
+    } else {
+      const bool is_last = Traits::kBoxes > 1 && (tile * Traits::kBoxes + 1) * kBoxRows >= work_.part_rows;
+      LoadBoxes<Traits::kWStages, Traits::kWStageBytes>(&p_.w_local_map, tile, chunk, is_last ? 1 : Traits::kBoxes);
+    }
   }
 
   __device__ void LoadRemote(RemoteGate<RemoteRing<Traits>>& gate, uint32_t tile, uint32_t chunk) {
@@ -91,7 +98,7 @@ class WProducer {
     uint64_t* full = &shared_.w_full[place_.stage];
     cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
                                          boxes * kBoxBytes);
-    const auto first_row = static_cast<int32_t>(tile * work_.tile_rows);
+    const auto first_row = static_cast<int32_t>(tile * work_.tile_rows + work_.row_offset);
     for (uint32_t box = 0; box < boxes; ++box) {
       ptx::TmaLoad(ring_ + place_.stage * kStageBytes + box * kBoxBytes, map, chunk * kChunkColumns,
                    first_row + static_cast<int32_t>(box * kBoxRows), full, policy_);
@@ -108,7 +115,8 @@ class WProducer {
   RingPlace oldest_;  // in flight
 };
 
-// x's chunks, in W's order.
+// x's chunks, in W's order. A stage is free when every consumer warp that reads it has, in a cluster those of all its
+// CTAs, since a CTA loads its slice into all of them.
 template <class Traits>
 class XProducer {
  public:
@@ -138,7 +146,24 @@ class XProducer {
     uint64_t* full = &shared_.x_full[place_.stage];
     cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
                                          uint32_t{Traits::kXStageBytes});
-    ptx::TmaLoad(ring_ + place_.stage * Traits::kXStageBytes, &p_.x_map, chunk * kChunkColumns, 0, full, policy_);
+    uint8_t* const stage = ring_ + place_.stage * Traits::kXStageBytes;
+    if constexpr (Traits::kCluster == 1) {
+      ptx::TmaLoad(stage, &p_.x_map, chunk * kChunkColumns, 0, full, policy_);
+      place_.Advance(Traits::kXStages);
+      return;
+    }
+    const auto column = static_cast<int32_t>(chunk * kChunkColumns);
+    if (work_.remote) {
+      for (uint32_t slice = 0; slice < Traits::kCluster; ++slice) {
+        ptx::TmaLoad(stage + slice * Traits::kXSliceBytes, &p_.x_map, column,
+                     static_cast<int32_t>(slice * Traits::kXSliceRows), full, policy_);
+      }
+    } else {  // its slice, for every CTA of the cluster
+      const int32_t at[2] = {column, static_cast<int32_t>(work_.rank * Traits::kXSliceRows)};
+      cuda::ptx::cp_async_bulk_tensor(cuda::ptx::space_cluster, cuda::ptx::space_global,
+                                      stage + work_.rank * Traits::kXSliceBytes, &p_.x_map, at, full,
+                                      uint16_t{(1u << Traits::kCluster) - 1});
+    }
     place_.Advance(Traits::kXStages);
   }
 
@@ -160,7 +185,15 @@ struct ConsumerPlaces {
   RingPlace x;
 };
 
-__device__ inline void Release(DecodeShared& shared, uint32_t w_stage, uint32_t x_stage, uint32_t lane) {
+template <class Traits>
+__device__ inline void Release(DecodeShared& shared, uint32_t w_stage, uint32_t x_stage, uint32_t lane, bool remote) {
+  if constexpr (Traits::kCluster > 1) {
+    if (!remote) {
+      if (lane == 0) cuda::ptx::mbarrier_arrive(&shared.w_empty[w_stage]);
+      if (lane < Traits::kCluster) ptx::ArriveAtCta(ptx::MapToCta(&shared.x_empty[x_stage], lane));
+      return;
+    }
+  }
   if (lane != 0) return;
   cuda::ptx::mbarrier_arrive(&shared.w_empty[w_stage]);
   cuda::ptx::mbarrier_arrive(&shared.x_empty[x_stage]);
@@ -192,7 +225,8 @@ __device__ inline void StartNext(uint32_t ring_address, DecodeShared& shared, fl
 // when its products are done.
 template <class Traits>
 __device__ inline void Multiply(uint32_t chunks, uint32_t ring_address, DecodeShared& shared,
-                                float (&sums)[Traits::kN / 2], ConsumerPlaces& at, uint32_t group, uint32_t lane) {
+                                float (&sums)[Traits::kN / 2], ConsumerPlaces& at, uint32_t group, uint32_t lane,
+                                bool remote) {
   uint32_t w_stage = at.w.stage;
   uint32_t x_stage = at.x.stage;
   StartNext<Traits, true>(ring_address, shared, sums, at, group);
@@ -201,12 +235,12 @@ __device__ inline void Multiply(uint32_t chunks, uint32_t ring_address, DecodeSh
     const uint32_t next_x_stage = at.x.stage;
     StartNext<Traits, false>(ring_address, shared, sums, at, group);
     ptx::WgmmaWait<1>();
-    Release(shared, w_stage, x_stage, lane);
+    Release<Traits>(shared, w_stage, x_stage, lane, remote);
     w_stage = next_w_stage;
     x_stage = next_x_stage;
   }
   ptx::WgmmaWait<0>();
-  Release(shared, w_stage, x_stage, lane);
+  Release<Traits>(shared, w_stage, x_stage, lane, remote);
 }
 
 // Chunks of one tile that a consumer sums up, and what becomes of the sums.
@@ -218,6 +252,7 @@ struct Run {
 };
 
 // The runs of a consumer, one after another.
+template <class Traits>
 class Runs {
  public:
   __device__ Runs(const DecodeParams& p, const WorkRange& work, DecodeShared& shared, uint32_t group)
@@ -238,7 +273,7 @@ class Runs {
     const Unit unit = local_.Next();
     const uint32_t first = unit.chunk == 0 ? work_.worker : work_.OwnerOf(uint64_t{unit.tile} * work_.k_chunks);
     const bool to_end = unit.chunk + unit.chunks == work_.k_chunks;
-    return {unit.tile, unit.chunks, to_end, LocalShares(group_, first, work_.worker)};
+    return {unit.tile, unit.chunks, to_end, LocalShares<Traits>(work_, group_, first)};
   }
 
   const DecodeParams& p_;
@@ -258,14 +293,14 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
                         .w_stage_bytes = work.remote ? kBoxBytes : Traits::kWStageBytes,
                         .w = {},
                         .x = {}};
-  Runs runs(p, work, shared, group);
+  Runs<Traits> runs(p, work, shared, group);
   for (Run run = runs.Next(lane == 0); run.chunks > 0; run = runs.Next(lane == 0)) {
-    const uint64_t row = uint64_t{run.tile} * work.tile_rows + group * kBoxRows;
+    const uint64_t row = uint64_t{run.tile} * work.tile_rows + work.row_offset + group * kBoxRows;
     const uint64_t valid = row < work.part_rows ? work.part_rows - row : 0;
     const Box box{static_cast<uint32_t>(row), static_cast<uint32_t>(min(valid, uint64_t{kBoxRows}))};
     // A box past the part's end isn't loaded: its products are of whatever lies there, and are never stored.
     float sums[Traits::kN / 2];
-    Multiply<Traits>(run.chunks, ring_address, shared, sums, places, group, lane);
+    Multiply<Traits>(run.chunks, ring_address, shared, sums, places, group, lane, work.remote);
     if (box.valid_rows == 0) continue;
     const bool whole = work.remote ? p.remote_units.per_tile == 1 : run.to_end;
     if (!whole) LeaveShare<Traits>(p, run.shares, sums, thread);
@@ -277,16 +312,28 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
 
 // ---- The kernel -----------------------------------------------------------------------------------------------------
 
-__device__ inline void InitialiseShared(DecodeShared& shared, uint32_t w_stages, uint32_t x_stages, uint32_t readers) {
+__device__ inline void InitialiseShared(DecodeShared& shared, uint32_t w_stages, uint32_t x_stages, uint32_t readers,
+                                        uint32_t x_readers) {
   for (uint32_t stage = 0; stage < w_stages; ++stage) {
     cuda::ptx::mbarrier_init(&shared.w_full[stage], 1);
     cuda::ptx::mbarrier_init(&shared.w_empty[stage], readers);
   }
   for (uint32_t stage = 0; stage < x_stages; ++stage) {
     cuda::ptx::mbarrier_init(&shared.x_full[stage], 1);
-    cuda::ptx::mbarrier_init(&shared.x_empty[stage], readers);
+    cuda::ptx::mbarrier_init(&shared.x_empty[stage], x_readers);
   }
   shared.words.Reset();
+}
+
+// All threads of the CTA meet, or of the cluster.
+template <class Traits>
+__device__ inline void MeetCluster() {
+  if constexpr (Traits::kCluster > 1) {
+    cuda::ptx::barrier_cluster_arrive();
+    cuda::ptx::barrier_cluster_wait();
+  } else {
+    __syncthreads();
+  }
 }
 
 template <class Traits>
@@ -305,11 +352,11 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
   const uint32_t readers = work.remote ? kWarpgroupWarps : Traits::kConsumerWarps;
   if (threadIdx.x == 0) {
     const uint32_t w_stages = work.remote ? RemoteRing<Traits>::kWStages : Traits::kWStages;
-    InitialiseShared(shared, w_stages, Traits::kXStages, readers);
+    InitialiseShared(shared, w_stages, Traits::kXStages, readers, work.remote ? readers : readers * Traits::kCluster);
     InitialiseUnits(shared, kWarpgroupWarps + 1);
     cuda::ptx::fence_mbarrier_init(cuda::ptx::sem_release, cuda::ptx::scope_cluster);
   }
-  __syncthreads();
+  MeetCluster<Traits>();
 
   // Phase 3: roles.
   constexpr uint32_t kWWarp = Traits::kConsumerWarps;
@@ -330,43 +377,60 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
   } else if (lane == 0 && work.remote) {
     RunMeter(p, work, shared);
   }
+
+  // Phase 4: the others of a cluster may still load into this CTA and arrive at its barriers.
+  if constexpr (Traits::kCluster > 1) {
+    __syncwarp();
+    if (!work.remote) MeetCluster<Traits>();
+  }
 }
 
 // ---- Launching ------------------------------------------------------------------------------------------------------
 
 template <class Traits>
 cudaError_t Launch(const DecodeParams& params, const DecodeLaunch& launch, cudaStream_t stream) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = launch.overlap_previous ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = launch.overlap_previous ? 1 : 0;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {Traits::kCluster, 1, 1};
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(params.remote_ctas + params.local_ctas);
   config.blockDim = dim3(Traits::kThreads);
   config.dynamicSmemBytes = Traits::kLaunchBytes;
   config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
+  config.attrs = attributes;
+  config.numAttrs = Traits::kCluster > 1 ? 2 : 1;
   return cudaLaunchKernelEx(&config, DecodeGemm<Traits>, params);
 }
 
 // Calls `visit` with the traits of the instance that runs `plan`; false if there is none.
 template <class Visitor>
 bool ForPlan(const GemmPlan& plan, bool f16, const Visitor& visit) {
-  const auto try_one = [&](auto n, auto boxes) {
+  const auto try_one = [&](auto n, auto boxes, auto cluster) {
     if (plan.batch_tile != uint32_t{n()} || plan.row_boxes != uint32_t{boxes()}) return false;
+    if (plan.cluster != uint32_t{cluster()}) return false;
     if (f16) {
-      visit(DecodeTraits<n(), boxes(), true>());
+      visit(DecodeTraits<n(), boxes(), true, cluster()>());
     } else {
-      visit(DecodeTraits<n(), boxes(), false>());
+      visit(DecodeTraits<n(), boxes(), false, cluster()>());
     }
     return true;
   };
-  const auto with_batch = [&](auto n) {
-    return try_one(n, std::integral_constant<uint32_t, 1>()) || try_one(n, std::integral_constant<uint32_t, 2>());
+  constexpr std::integral_constant<uint32_t, 1> kOne;
+  constexpr std::integral_constant<uint32_t, 2> kTwo;
+  const auto alone = [&](auto n) { return try_one(n, kOne, kOne) || try_one(n, kTwo, kOne); };
+  // Where x is much: below, it is little of what L2 moves. One box, since CTAs of a cluster halve x's reads as boxes
+  // do.
+  const auto clustered = [&](auto n) {
+    return try_one(n, kOne, kTwo) || try_one(n, kOne, std::integral_constant<uint32_t, 4>());
   };
-  return with_batch(std::integral_constant<uint32_t, 8>()) || with_batch(std::integral_constant<uint32_t, 16>()) ||
-         with_batch(std::integral_constant<uint32_t, 32>()) || with_batch(std::integral_constant<uint32_t, 64>()) ||
-         with_batch(std::integral_constant<uint32_t, 128>()) || with_batch(std::integral_constant<uint32_t, 256>());
+  constexpr std::integral_constant<uint32_t, 128> kTile128;
+  constexpr std::integral_constant<uint32_t, 256> kTile256;
+  static_assert(kTile128 == kLeastClusteredTile);
+  return alone(std::integral_constant<uint32_t, 8>()) || alone(std::integral_constant<uint32_t, 16>()) ||
+         alone(std::integral_constant<uint32_t, 32>()) || alone(std::integral_constant<uint32_t, 64>()) ||
+         alone(kTile128) || alone(kTile256) || clustered(kTile128) || clustered(kTile256);
 }
 
 }  // namespace
@@ -375,16 +439,38 @@ cudaError_t PrepareDecodeGemm() {
   cudaError_t error = cudaSuccess;
   for (uint32_t n = 8; n <= kMaxBatch; n *= 2) {
     for (const uint32_t boxes : {1u, 2u}) {
-      for (const bool f16 : {false, true}) {
-        ForPlan({.batch_tile = n, .row_boxes = boxes}, f16, [&](auto instance) {
-          using Traits = decltype(instance);
-          if (error != cudaSuccess) return;
-          error = cudaFuncSetAttribute(DecodeGemm<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                       Traits::kLaunchBytes);
-        });
+      for (const uint32_t cluster : {1u, 2u, 4u}) {
+        for (const bool f16 : {false, true}) {
+          ForPlan({.batch_tile = n, .row_boxes = boxes, .cluster = cluster}, f16, [&](auto instance) {
+            using Traits = decltype(instance);
+            if (error != cudaSuccess) return;
+            error = cudaFuncSetAttribute(DecodeGemm<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         Traits::kLaunchBytes);
+          });
+        }
       }
     }
   }
+  return error;
+}
+
+cudaError_t CountClusteredCtas(uint32_t cluster, uint32_t* ctas) {
+  cudaError_t error = cudaErrorInvalidValue;
+  ForPlan({.batch_tile = kMaxBatch, .row_boxes = 1, .cluster = cluster}, false, [&](auto instance) {
+    using Traits = decltype(instance);
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {cluster, 1, 1};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(cluster);
+    config.blockDim = dim3(Traits::kThreads);
+    config.dynamicSmemBytes = Traits::kLaunchBytes;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    int clusters = 0;
+    error = cudaOccupancyMaxActiveClusters(&clusters, DecodeGemm<Traits>, &config);
+    *ctas = static_cast<uint32_t>(clusters) * cluster;
+  });
   return error;
 }
 
@@ -409,11 +495,14 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
   params.report = launch.report;
   params.workspace = launch.workspace;
   params.ns_per_clock = launch.ns_per_clock;
-  // Every CTA must have a chunk, and a kind CTAs if it has rows.
+  // Every CTA or cluster must have a chunk, a kind CTAs if it has rows, and a cluster CTAs of one kind.
+  if (plan.cluster == 0) return cudaErrorInvalidValue;
   const uint64_t remote_rows = launch.n - launch.local_rows;
   if (remote_rows > 0) params.remote_units = CutRemote(remote_rows, launch.k);
   if (plan.local_inflight_boxes < plan.row_boxes || plan.remote_ctas > params.remote_units.count ||
-      plan.remote_ctas > kMaxRemoteCtas || plan.local_ctas > LocalChunks(launch.local_rows, launch.k, plan) ||
+      plan.remote_ctas > kMaxRemoteCtas || plan.remote_ctas % plan.cluster != 0 ||
+      plan.local_ctas % plan.cluster != 0 ||
+      plan.local_ctas / plan.cluster > LocalChunks(launch.local_rows, launch.k, plan) ||
       (plan.remote_ctas == 0) != (remote_rows == 0) || (plan.local_ctas == 0) != (launch.local_rows == 0)) {
     return cudaErrorInvalidValue;
   }

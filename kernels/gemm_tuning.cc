@@ -20,18 +20,18 @@
 namespace dak::kernels {
 namespace {
 
-constexpr size_t kValues = 10;
+constexpr size_t kValues = 11;
 constexpr uint64_t kMaxExtent = std::numeric_limits<int32_t>::max();  // as CheckGemm's
 constexpr uint64_t kLeastBatchTile = 8;
 constexpr uint64_t kMaxInflightBoxes = 64;
 constexpr char kHeader[] =
-    "# element,batch_tile,n,k,local_rows,row_boxes,local_inflight_boxes,promote_local,remote_ctas,device\n";
+    "# element,batch_tile,n,k,local_rows,row_boxes,local_inflight_boxes,promote_local,remote_ctas,cluster,device\n";
 
 // The values of one line, and where they stand, for errors.
 class Line {
  public:
   Line(size_t number, absl::string_view text)
-      : number_(number), values_(absl::StrSplit(text, absl::MaxSplits(',', 9))) {}
+      : number_(number), values_(absl::StrSplit(text, absl::MaxSplits(',', kValues - 1))) {}
 
   size_t size() const { return values_.size(); }
   absl::string_view operator[](size_t i) const { return values_[i]; }
@@ -65,18 +65,23 @@ absl::Status ParseKey(const Line& line, TuningKey& key) {
   DAK_ASSIGN_OR_RETURN(key.n, line.Number(2, "n", 1, kMaxExtent));
   DAK_ASSIGN_OR_RETURN(key.k, line.Number(3, "k", 1, kMaxExtent));
   DAK_ASSIGN_OR_RETURN(key.local_rows, line.Number(4, "local_rows", 0, key.n));
-  key.device = std::string(line[9]);
+  key.device = std::string(line[10]);
   if (!key.device.empty()) return absl::OkStatus();
   return InvalidField(line.Field("device"), "is missing", "a device's name", "MISSING");
 }
 
-absl::Status ParseChoice(const Line& line, TuningChoice& choice) {
+absl::Status ParseChoice(const Line& line, uint32_t batch_tile, TuningChoice& choice) {
   DAK_ASSIGN_OR_RETURN(const uint64_t boxes, line.Number(5, "row_boxes", 1, 2));
   DAK_ASSIGN_OR_RETURN(const uint64_t inflight, line.Number(6, "local_inflight_boxes", boxes, kMaxInflightBoxes));
   DAK_ASSIGN_OR_RETURN(const uint64_t promote, line.Number(7, "promote_local", 0, 1));
   DAK_ASSIGN_OR_RETURN(const uint64_t remote_ctas, line.Number(8, "remote_ctas", 0, kMaxRemoteCtas));
+  const bool may_cluster = batch_tile >= kLeastClusteredTile && boxes == 1;
+  DAK_ASSIGN_OR_RETURN(const uint64_t cluster, line.Number(9, "cluster", 1, may_cluster ? 4 : 1));
+  if (!std::has_single_bit(cluster)) {
+    return InvalidField(line.Field("cluster"), absl::StrCat(cluster, " is unsupported"), "1, 2 or 4");
+  }
   choice = {static_cast<uint32_t>(boxes), static_cast<uint32_t>(inflight), promote == 1,
-            static_cast<uint32_t>(remote_ctas)};
+            static_cast<uint32_t>(remote_ctas), static_cast<uint32_t>(cluster)};
   return absl::OkStatus();
 }
 
@@ -97,7 +102,7 @@ absl::StatusOr<GemmTuning> GemmTuning::Parse(absl::string_view text) {
     TuningKey key;
     TuningChoice choice;
     DAK_RETURN_IF_ERROR(ParseKey(line, key));
-    DAK_RETURN_IF_ERROR(ParseChoice(line, choice));
+    DAK_RETURN_IF_ERROR(ParseChoice(line, key.batch_tile, choice));
     if (!tuning.choices_.emplace(key, choice).second) {
       return InvalidField(absl::StrCat("line ", number), "has a shape that a line before it has", "one line a shape",
                           "DUPLICATE");
@@ -135,7 +140,7 @@ std::string GemmTuning::ToText() const {
     absl::StrAppend(&text, key.f16 ? "f16," : "bf16,", key.batch_tile, ",", key.n, ",", key.k, ",", key.local_rows,
                     ",");
     absl::StrAppend(&text, choice.row_boxes, ",", choice.local_inflight_boxes, ",", choice.promote_local ? 1 : 0, ",",
-                    choice.remote_ctas, ",", key.device, "\n");
+                    choice.remote_ctas, ",", choice.cluster, ",", key.device, "\n");
   }
   return text;
 }
@@ -152,6 +157,7 @@ void GemmTuning::KeepOnly(absl::string_view device) {
 GemmPlan ApplyChoice(const TuningChoice& choice, uint64_t n, uint64_t k, uint64_t local_rows,
                      const DeviceTraits& device, const LinkTraits& link, GemmPlan plan) {
   plan.row_boxes = choice.row_boxes;
+  plan.cluster = choice.cluster;
   PlanCtas(n, k, local_rows, device, link, plan);
   plan.local_inflight_boxes = choice.local_inflight_boxes;
   plan.promote_local = choice.promote_local;
@@ -159,12 +165,15 @@ GemmPlan ApplyChoice(const TuningChoice& choice, uint64_t n, uint64_t k, uint64_
   // Of the SMs that the model uses, those that remote CTAs leave are the local ones'.
   const bool has_local = plan.local_ctas > 0;
   const uint32_t used = plan.remote_ctas + plan.local_ctas;
-  const uint64_t most = std::max(device.multiprocessors, has_local ? 2u : 1u) - (has_local ? 1 : 0);
-  plan.remote_ctas =
-      static_cast<uint32_t>(std::min({uint64_t{choice.remote_ctas}, CutRemote(n - local_rows, k).count, most}));
+  const uint32_t all = std::max(device.CtasIn(plan.cluster), plan.cluster * (has_local ? 2 : 1));
+  const uint64_t most = all - (has_local ? plan.cluster : 0);
+  const uint64_t wanted = std::min({uint64_t{choice.remote_ctas}, CutRemote(n - local_rows, k).count, most});
+  if (wanted < plan.cluster) return plan;
+  plan.remote_ctas = static_cast<uint32_t>(wanted / plan.cluster * plan.cluster);
   if (!has_local) return plan;
-  const uint64_t left = used > plan.remote_ctas ? used - plan.remote_ctas : 1;
-  plan.local_ctas = static_cast<uint32_t>(std::min(left, LocalChunks(local_rows, k, plan)));
+  const uint64_t left = used > plan.remote_ctas ? (used - plan.remote_ctas) / plan.cluster : 1;
+  plan.local_ctas =
+      static_cast<uint32_t>(std::max<uint64_t>(1, std::min(left, LocalChunks(local_rows, k, plan)))) * plan.cluster;
   return plan;
 }
 

@@ -1,11 +1,12 @@
 // Choices for the decode GEMM that were measured to beat the model's, by device and shape, kept in a text file.
 //
-// The file has a line for each shape, ten values with commas between them, in this order:
+// The file has a line for each shape, eleven values with commas between them, in this order:
 //   element       bf16 or f16
 //   batch_tile    8, 16, 32, 64, 128 or 256: the smallest that holds the batch
 //   n, k, local_rows
 //   row_boxes, local_inflight_boxes, promote_local (0 or 1)  as in GemmPlan
 //   remote_ctas   as in GemmPlan; 0: as many as the model says
+//   cluster       as in GemmPlan: 1, or from batch_tile 128 on and with row_boxes 1 also 2 or 4
 //   device        the name that CUDA gives it
 // `#` starts a comment. `dak-bench gemm --tune --tuning FILE` measures and writes; GemmRunnerOptions::tuning_path
 // reads.
@@ -42,6 +43,7 @@ struct TuningChoice {
   uint32_t local_inflight_boxes = 0;
   bool promote_local = false;
   uint32_t remote_ctas = 0;
+  uint32_t cluster = 1;
   bool operator==(const TuningChoice&) const = default;
 };
 

@@ -8,6 +8,8 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "allocator/base/error_detail.h"
 #include "tests/gpu/gemm_problem.h"
@@ -28,6 +30,31 @@ class GemmTuningTest : public testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
+  // Right numbers, and the same bits again.
+  void ExpectRight(const GemmShape& shape, const TuningChoice& choice, uint64_t seed) {
+    SCOPED_TRACE(testing::Message() << "batch " << shape.batch << " n " << shape.n << " k " << shape.k << " local_rows "
+                                    << shape.local_rows << " boxes " << choice.row_boxes << " remote "
+                                    << choice.remote_ctas << " cluster " << choice.cluster);
+    GemmTuning tuning;
+    uint32_t tile = 8;
+    while (tile < shape.batch) tile *= 2;
+    tuning.Set({device_, shape.element == ElementType::kF16, tile, shape.n, shape.k, shape.local_rows}, choice);
+    ASSERT_TRUE(tuning.Store(path_).ok());
+    auto runner = CreateCudaGemmRunner(0, {.tuning_path = path_});
+    ASSERT_TRUE(runner.ok()) << runner.status();
+    Problem problem(shape, seed);
+    std::vector<uint16_t> outputs[2];
+    for (std::vector<uint16_t>& output : outputs) {
+      problem.Poison();
+      const absl::Status status = (*runner)->Launch(problem.shape(), problem.operands(), {}, nullptr);
+      ASSERT_TRUE(status.ok()) << status;
+      Check(cudaStreamSynchronize(nullptr), "the kernel");
+      output = problem.Output();
+    }
+    EXPECT_LE(problem.RelativeError(), problem.Tolerance());
+    EXPECT_EQ(outputs[0], outputs[1]) << "not the same bits again";
+  }
+
   std::filesystem::path folder_;
   std::string path_;
   std::string device_;
@@ -36,20 +63,26 @@ class GemmTuningTest : public testing::Test {
 TEST_F(GemmTuningTest, EveryChoiceGivesRightNumbers) {
   uint64_t seed = 0;
   for (const uint32_t batch : {3, 64, 200}) {
-    const GemmShape shape{batch, 1000, 2056, 700, ElementType::kBf16};
     for (const TuningChoice& choice :
          {TuningChoice{1, 1, false, 1}, {2, 2, true, 0}, {1, 64, true, 32}, {2, 7, false, 9}}) {
-      GemmTuning tuning;
-      const uint32_t tile = batch == 3 ? 8 : batch == 64 ? 64 : 256;
-      tuning.Set({device_, false, tile, shape.n, shape.k, shape.local_rows}, choice);
-      ASSERT_TRUE(tuning.Store(path_).ok());
-      auto runner = CreateCudaGemmRunner(0, {.tuning_path = path_});
-      ASSERT_TRUE(runner.ok()) << runner.status();
-      Problem problem(shape, ++seed);
-      const absl::Status status = (*runner)->Launch(problem.shape(), problem.operands(), {}, nullptr);
-      ASSERT_TRUE(status.ok()) << status;
-      Check(cudaStreamSynchronize(nullptr), "the kernel");
-      EXPECT_LE(problem.RelativeError(), problem.Tolerance());
+      ExpectRight({batch, 1000, 2056, 700, ElementType::kBf16}, choice, ++seed);
+    }
+  }
+}
+
+// With rows for all, for some and for none of a cluster's CTAs in the last tile; with and without a remote part.
+TEST_F(GemmTuningTest, ClustersGiveRightNumbers) {
+  uint64_t seed = 100;
+  for (const uint32_t cluster : {2, 4}) {
+    for (const uint32_t batch : {65, 128, 129, 200, 256}) {
+      for (const auto& [n, k] :
+           {std::pair<uint64_t, uint64_t>{1, 8}, {130, 72}, {515, 2056}, {1000, 520}, {4096, 4096}}) {
+        for (const uint64_t local_rows : {n, n - n / 10}) {
+          const ElementType element = ++seed % 2 == 0 ? ElementType::kBf16 : ElementType::kF16;
+          ExpectRight({batch, n, k, local_rows, element}, {1, 12, seed % 3 == 0, 0, cluster}, seed);
+          if (HasFailure()) return;
+        }
+      }
     }
   }
 }

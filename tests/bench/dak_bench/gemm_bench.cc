@@ -85,8 +85,9 @@ class Rotation {
 };
 
 std::string Name(const kernels::GemmPlan& plan) {
-  return std::to_string(plan.batch_tile) + "x" + std::to_string(plan.row_boxes) + "r" +
-         std::to_string(plan.remote_ctas) + "l" + std::to_string(plan.local_ctas);
+  return std::to_string(plan.batch_tile) + "x" + std::to_string(plan.row_boxes) +
+         (plan.cluster > 1 ? "c" + std::to_string(plan.cluster) : "") + "r" + std::to_string(plan.remote_ctas) + "l" +
+         std::to_string(plan.local_ctas);
 }
 
 constexpr double kWorthStoring = 0.99;  // of the model's time: less is noise
@@ -106,8 +107,8 @@ std::optional<kernels::TuningChoice> Tune(Context& context, const Rotation& rota
               static_cast<unsigned long long>(rotation[0].batch), limit_s * 1e6, best_s / kWorthStoring * 1e6);
   const auto consider = [&](const kernels::TuningChoice& choice) {
     const double seconds = time(context.dak.Plan(rotation[0], choice));
-    std::printf(" %ux%u%sr%u %.1f", choice.row_boxes, choice.local_inflight_boxes, choice.promote_local ? "p" : "",
-                choice.remote_ctas, seconds * 1e6);
+    std::printf(" %ux%u%sr%uc%u %.1f", choice.row_boxes, choice.local_inflight_boxes, choice.promote_local ? "p" : "",
+                choice.remote_ctas, choice.cluster, seconds * 1e6);
     if (seconds >= best_s) return;
     best_s = seconds;
     best = choice;
@@ -116,13 +117,19 @@ std::optional<kernels::TuningChoice> Tune(Context& context, const Rotation& rota
     for (const bool promote : {false, true}) {
       for (const uint32_t inflight : {4u, 6u, 8u, 12u, 32u}) {
         const bool same_tile = boxes == model.row_boxes && promote == model.promote_local;
-        if (same_tile || inflight == model.local_inflight_boxes) consider({boxes, inflight, promote, 0});
+        if (same_tile || inflight == model.local_inflight_boxes) consider({boxes, inflight, promote, 0, 1});
       }
+    }
+  }
+  for (const uint32_t cluster : {2u, 4u}) {
+    if (model.batch_tile < kernels::kLeastClusteredTile) continue;
+    for (const bool promote : {false, true}) {
+      for (const uint32_t inflight : {6u, 12u}) consider({1, inflight, promote, 0, cluster});
     }
   }
   for (const uint32_t remote_ctas : {1u, 2u, 3u, 4u, 6u}) {
     if (model.remote_ctas == 0 || remote_ctas == model.remote_ctas) continue;
-    consider({model.row_boxes, model.local_inflight_boxes, model.promote_local, remote_ctas});
+    consider({model.row_boxes, model.local_inflight_boxes, model.promote_local, remote_ctas, model.cluster});
   }
   kernels::GemmPlan together = model;
   together.staggered = false;

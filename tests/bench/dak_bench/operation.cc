@@ -64,6 +64,8 @@ DakGemm::DakGemm() {
   DAK_CUDA(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
   traits_.multiprocessors = static_cast<uint32_t>(multiprocessors);
   DAK_CUDA(kernels::PrepareDecodeGemm());
+  DAK_CUDA(kernels::CountClusteredCtas(2, &traits_.ctas_in_pairs));
+  DAK_CUDA(kernels::CountClusteredCtas(4, &traits_.ctas_in_fours));
   const size_t share_bytes = kernels::DecodeShares(traits_.multiprocessors) * sizeof(float);
   DAK_CUDA(cudaMalloc(reinterpret_cast<void**>(&workspace_.link), sizeof(kernels::LinkCounters)));
   DAK_CUDA(cudaMalloc(reinterpret_cast<void**>(&workspace_.shares), share_bytes));
@@ -100,7 +102,7 @@ void DakGemm::Launch(const Operation& operation, cudaStream_t stream, const std:
   launch.f16 = operation.f16;
   launch.plan = plan.value_or(Plan(operation));
   DAK_CUDA(kernels::EncodeMatrix(&launch.x_map, operation.x, operation.f16, operation.batch, operation.k,
-                                 launch.plan.batch_tile));
+                                 launch.plan.batch_tile / launch.plan.cluster));
   if (operation.local_rows > 0) {
     DAK_CUDA(kernels::EncodeMatrix(
         &launch.w_local_map, operation.w_local, operation.f16, operation.local_rows, operation.k, kernels::kBoxRows,

@@ -13,7 +13,7 @@
 namespace dak::kernels {
 namespace {
 
-constexpr char kLine[] = "bf16,64,4096,14336,4000,2,8,1,5,NVIDIA H100 80GB HBM3";
+constexpr char kLine[] = "bf16,64,4096,14336,4000,2,8,1,5,1,NVIDIA H100 80GB HBM3";
 
 TuningKey Key() { return {"NVIDIA H100 80GB HBM3", false, 64, 4096, 14'336, 4000}; }
 
@@ -49,12 +49,17 @@ TEST(GemmTuningTest, WhatItWritesItReads) {
   f16.device = "a name, with a comma";
   tuning.Set(Key(), {1, 12, false, 0});
   tuning.Set(f16, {2, 6, true, 32});
+  TuningKey large = Key();
+  large.batch_tile = 256;
+  tuning.Set(large, {1, 6, true, 4, 2});
   const auto read = GemmTuning::Parse(tuning.ToText());
   ASSERT_TRUE(read.ok()) << read.status();
   ASSERT_NE(read->Find(Key()), nullptr);
   ASSERT_NE(read->Find(f16), nullptr);
   EXPECT_EQ(*read->Find(Key()), (TuningChoice{1, 12, false, 0}));
   EXPECT_EQ(*read->Find(f16), (TuningChoice{2, 6, true, 32}));
+  ASSERT_NE(read->Find(large), nullptr);
+  EXPECT_EQ(*read->Find(large), (TuningChoice{1, 6, true, 4, 2}));
 }
 
 TEST(GemmTuningTest, RefusesBadLinesWithTheirNumber) {
@@ -64,18 +69,23 @@ TEST(GemmTuningTest, RefusesBadLinesWithTheirNumber) {
     return DetailOf(tuning.status()).field;
   };
   EXPECT_EQ(field("bf16,64,4096"), "line 2");
-  EXPECT_EQ(field("f32,64,4096,14336,4000,2,8,1,5,d"), "line 2: element");
-  EXPECT_EQ(field("bf16,x,4096,14336,4000,2,8,1,5,d"), "line 2: batch_tile");
-  EXPECT_EQ(field("bf16,4,4096,14336,4000,2,8,1,5,d"), "line 2: batch_tile");
-  EXPECT_EQ(field("bf16,24,4096,14336,4000,2,8,1,5,d"), "line 2: batch_tile");
-  EXPECT_EQ(field("bf16,64,0,14336,4000,2,8,1,5,d"), "line 2: n");
-  EXPECT_EQ(field("bf16,64,4096,99999999999,4000,2,8,1,5,d"), "line 2: k");
-  EXPECT_EQ(field("bf16,64,4096,14336,4097,2,8,1,5,d"), "line 2: local_rows");
-  EXPECT_EQ(field("bf16,64,4096,14336,4000,3,8,1,5,d"), "line 2: row_boxes");
-  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,1,1,5,d"), "line 2: local_inflight_boxes");
-  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,2,5,d"), "line 2: promote_local");
-  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,1,33,d"), "line 2: remote_ctas");
-  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,1,5,"), "line 2: device");
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,1,5,d"), "line 2") << "without a cluster";
+  EXPECT_EQ(field("f32,64,4096,14336,4000,2,8,1,5,1,d"), "line 2: element");
+  EXPECT_EQ(field("bf16,x,4096,14336,4000,2,8,1,5,1,d"), "line 2: batch_tile");
+  EXPECT_EQ(field("bf16,4,4096,14336,4000,2,8,1,5,1,d"), "line 2: batch_tile");
+  EXPECT_EQ(field("bf16,24,4096,14336,4000,2,8,1,5,1,d"), "line 2: batch_tile");
+  EXPECT_EQ(field("bf16,64,0,14336,4000,2,8,1,5,1,d"), "line 2: n");
+  EXPECT_EQ(field("bf16,64,4096,99999999999,4000,2,8,1,5,1,d"), "line 2: k");
+  EXPECT_EQ(field("bf16,64,4096,14336,4097,2,8,1,5,1,d"), "line 2: local_rows");
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,3,8,1,5,1,d"), "line 2: row_boxes");
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,1,1,5,1,d"), "line 2: local_inflight_boxes");
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,2,5,1,d"), "line 2: promote_local");
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,1,33,1,d"), "line 2: remote_ctas");
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,1,5,1,"), "line 2: device");
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,1,8,1,5,2,d"), "line 2: cluster") << "too small a batch";
+  EXPECT_EQ(field("bf16,256,4096,14336,4000,2,8,1,5,2,d"), "line 2: cluster") << "two boxes";
+  EXPECT_EQ(field("bf16,256,4096,14336,4000,1,8,1,5,3,d"), "line 2: cluster");
+  EXPECT_EQ(field("bf16,256,4096,14336,4000,1,8,1,5,8,d"), "line 2: cluster");
   EXPECT_EQ(field(kLine), "line 2") << "twice the same shape";
 }
 
@@ -137,9 +147,13 @@ TEST(ApplyChoiceTest, EveryChoiceIsAPlanThatCanRun) {
     const uint64_t n = 1 + random() % (random() % 2 == 0 ? 200 : 40'000);
     const uint64_t k = 8 * (1 + random() % 500);
     const uint64_t local_rows = random() % 4 == 0 ? 0 : random() % 4 == 0 ? n : random() % (n + 1);
-    const DeviceTraits device{.multiprocessors = static_cast<uint32_t>(1 + random() % 140)};
+    const auto multiprocessors = static_cast<uint32_t>(1 + random() % 140);
+    const DeviceTraits device{.multiprocessors = multiprocessors,
+                              .ctas_in_pairs = multiprocessors / 2 * 2,
+                              .ctas_in_fours = static_cast<uint32_t>(multiprocessors * (random() % 5) / 16 * 4)};
     TuningChoice choice;
-    choice.row_boxes = 1 + random() % 2;
+    choice.cluster = 1u << random() % 3;
+    choice.row_boxes = choice.cluster > 1 ? 1 : 1 + random() % 2;
     choice.local_inflight_boxes = choice.row_boxes + random() % 20;
     choice.remote_ctas = random() % (kMaxRemoteCtas + 1);
     const GemmPlan model = PlanGemm(1 + random() % kMaxBatch, n, k, local_rows, device, {});
@@ -148,12 +162,32 @@ TEST(ApplyChoiceTest, EveryChoiceIsAPlanThatCanRun) {
     ASSERT_EQ(plan.local_ctas == 0, local_rows == 0);
     ASSERT_LE(plan.remote_ctas, kMaxRemoteCtas);
     ASSERT_LE(plan.remote_ctas + plan.local_ctas, std::max(device.multiprocessors, 2u));
-    ASSERT_LE(plan.local_ctas, LocalChunks(local_rows, k, plan));
+    ASSERT_TRUE(plan.cluster == 1 || plan.cluster == choice.cluster);
+    ASSERT_LE(plan.local_ctas / plan.cluster, LocalChunks(local_rows, k, plan));
     if (local_rows < n) {
       ASSERT_LE(plan.remote_ctas, CutRemote(n - local_rows, k).count);
     }
     ASSERT_GE(plan.local_inflight_boxes, plan.row_boxes);
+    if (plan.cluster == 1) continue;
+    ASSERT_GE(plan.batch_tile, kLeastClusteredTile);
+    ASSERT_EQ(plan.local_ctas % plan.cluster, 0u);
+    ASSERT_EQ(plan.remote_ctas % plan.cluster, 0u);
+    ASSERT_LE(plan.remote_ctas + plan.local_ctas, plan.cluster == 2 ? device.ctas_in_pairs : device.ctas_in_fours);
   }
+}
+
+TEST(ApplyChoiceTest, ClustersTakeWhatTheDeviceRunsAtOnce) {
+  const DeviceTraits device{.multiprocessors = 132, .ctas_in_pairs = 132, .ctas_in_fours = 120};
+  const auto plan = [&](uint32_t batch, uint64_t local_rows, uint32_t cluster) {
+    const GemmPlan model = PlanGemm(batch, 28'672, 4096, local_rows, device, {});
+    return ApplyChoice({1, 12, true, 0, cluster}, 28'672, 4096, local_rows, device, {}, model);
+  };
+  EXPECT_EQ(plan(256, 28'672, 2).local_ctas, 132u);
+  EXPECT_EQ(plan(256, 28'672, 4).local_ctas, 120u);
+  EXPECT_EQ(plan(256, 14'336, 4).remote_ctas % 4, 0u);
+  EXPECT_GE(plan(256, 14'336, 4).remote_ctas, 4u);
+  EXPECT_EQ(plan(64, 28'672, 2).cluster, 1u) << "no instance";
+  EXPECT_EQ(plan(256, 0, 2).cluster, 1u) << "nothing local";
 }
 
 }  // namespace
