@@ -1,5 +1,5 @@
 # The commands that components describe themselves with. All targets are noted in the global property DAK_TARGETS, for
-# DakPrecompile.
+# DakPrecompile and DakUnity.
 
 # dak_library(name SOURCES a.cc ... [DEPS lib ...] [PRIVATE_DEPS lib ...]): one static library of a component.
 function(dak_library name)
@@ -40,13 +40,17 @@ function(dak_executable name)
 endfunction()
 
 # dak_test(name SOURCES a.cc ... [DEPS lib ...] [LABELS unit|integration|fault|gpu ...] [TIMEOUT s]): a GoogleTest
-# program, one ctest test. gpu tests are run by hand on a machine that has one.
+# program, one ctest test. gpu tests are run by hand on a machine that has one, and aren't part of
+# a sanitizer build.
 function(dak_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   dak_executable(${name} SOURCES ${ARG_SOURCES} DEPS ${ARG_DEPS} GTest::gmock GTest::gtest_main)
   dak_compile_as_test(${name})
   if("gpu" IN_LIST ARG_LABELS)
     dak_install_beside_tests(${name})
+    if(DAK_SANITIZER)
+      set_target_properties(${name} PROPERTIES EXCLUDE_FROM_ALL ON)
+    endif()
     return()
   endif()
   if(DAK_BUNDLE)
@@ -78,6 +82,12 @@ function(dak_sanitize_test name)
 LSAN_OPTIONS=suppressions=${folder}/lsan.supp:print_suppressions=0;\
 UBSAN_OPTIONS=print_stacktrace=1;\
 TSAN_OPTIONS=suppressions=${folder}/tsan.supp:ignore_noninstrumented_modules=1:second_deadlock_stack=1:history_size=4")
+endfunction()
+
+# dak_compile_alone(a.cc ...): sources of this folder that define a name, unseen by others, that another source of their
+# target defines as well. See DakUnity.
+function(dak_compile_alone)
+  set_source_files_properties(${ARGN} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 endfunction()
 
 # dak_bench(name SOURCES a.cc ... [DEPS lib ...]): built with the tests, run by hand, installed beside the GPU tests.
