@@ -171,6 +171,9 @@ class Daemon::Impl {
     planning_->Start();
     handles_ = std::make_unique<HandleServer>(std::move(handles), policy, service_.version, sessions_.get());
     sessions_->set_on_expired([this](uint64_t connection_id) { handles_->EndConnection(connection_id); });
+    sessions_->set_send([this](uint64_t connection_id, absl::Span<const HandleGrant> grants) {
+      return handles_->Deliver(connection_id, grants);
+    });
     DAK_RETURN_IF_ERROR(handles_->Start());
     acceptor_ = std::make_unique<ControlAcceptor>(std::move(control), server_.get(), policy, &peers_);
     return acceptor_->Start();
