@@ -146,14 +146,15 @@ absl::StatusOr<HandleConnection::Packet> HandleConnection::Receive(absl::Time de
       return absl::InternalError(absl::StrCat("recvmsg: ", std::strerror(errno)));
     }
   }
-  if (replies_owed_ > 0) --replies_owed_;
   std::vector<UniqueFd> fds = TakeDescriptors(&message);
+  Packet packet;
+  const bool parsed = packet.reply.ParseFromArray(buffer_.data(), static_cast<int>(received));
+  if (replies_owed_ > 0 && !(parsed && packet.reply.delivery())) --replies_owed_;
   if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
     return absl::InternalError(absl::StrCat("a packet of dakd at ", socket_path_,
                                             " was cut off (too long, or this process may open no more files)"));
   }
-  Packet packet;
-  if (!packet.reply.ParseFromArray(buffer_.data(), static_cast<int>(received))) {
+  if (!parsed) {
     return absl::InternalError(absl::StrCat("what listens at ", socket_path_, " doesn't speak dak's protocol"));
   }
   if (fds.size() != static_cast<size_t>(packet.reply.handles_size())) {
@@ -164,6 +165,14 @@ absl::StatusOr<HandleConnection::Packet> HandleConnection::Receive(absl::Time de
     packet.handles.push_back({.info = packet.reply.handles(static_cast<int>(i)), .fd = std::move(fds[i])});
   }
   return packet;
+}
+
+absl::StatusOr<HandleConnection::Packet> HandleConnection::ReceiveReply(absl::Time deadline) {
+  for (;;) {
+    absl::StatusOr<Packet> packet = Receive(deadline);
+    if (!packet.ok() || !packet->reply.delivery()) return packet;
+    for (ReceivedHandle& handle : packet->handles) delivered_.push_back(std::move(handle));
+  }
 }
 
 absl::Status HandleConnection::Send(const std::string& packet, absl::Time deadline) {
@@ -182,12 +191,12 @@ absl::StatusOr<HandleConnection::Packet> HandleConnection::Exchange(const v1::Ha
                                                                     absl::Time deadline) {
   while (replies_owed_ > 0) {
     const uint64_t before = replies_owed_;
-    const absl::Status late = Receive(deadline).status();
+    const absl::Status late = ReceiveReply(deadline).status();
     if (replies_owed_ == before) return late;
   }
   DAK_RETURN_IF_ERROR(Send(request.SerializeAsString(), deadline));
   ++replies_owed_;
-  DAK_ASSIGN_OR_RETURN(Packet packet, Receive(deadline));
+  DAK_ASSIGN_OR_RETURN(Packet packet, ReceiveReply(deadline));
   DAK_RETURN_IF_ERROR(StatusFromReply(packet.reply));
   return packet;
 }
@@ -206,6 +215,33 @@ absl::StatusOr<std::vector<ReceivedHandle>> HandleConnection::Redeem(absl::Span<
     for (ReceivedHandle& handle : packet.handles) handles.push_back(std::move(handle));
   }
   return handles;
+}
+
+absl::StatusOr<std::vector<ReceivedHandle>> HandleConnection::TakeDelivered(absl::Span<const uint64_t> segment_ids,
+                                                                            absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  absl::MutexLock lock(&mutex_);
+  std::vector<ReceivedHandle> taken;
+  for (const uint64_t id : segment_ids) {
+    const auto is_it = [id](const ReceivedHandle& handle) { return handle.info.segment_id() == id; };
+    auto found = std::find_if(delivered_.begin(), delivered_.end(), is_it);
+    while (found == delivered_.end()) {
+      DAK_ASSIGN_OR_RETURN(Packet packet, Receive(deadline));
+      if (!packet.reply.delivery()) continue;  // a late reply
+      for (ReceivedHandle& handle : packet.handles) delivered_.push_back(std::move(handle));
+      found = std::find_if(delivered_.begin(), delivered_.end(), is_it);
+    }
+    taken.push_back(std::move(*found));
+    delivered_.erase(found);
+  }
+  delivered_.clear();
+  return taken;
+}
+
+void HandleConnection::DropDelivered() {
+  absl::MutexLock lock(&mutex_);
+  delivered_.clear();
+  while (Receive(absl::InfinitePast()).ok()) continue;
 }
 
 }  // namespace dak::client

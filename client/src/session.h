@@ -145,6 +145,8 @@ class Session {
   absl::StatusOr<Batch> MapBatch(const google::protobuf::RepeatedPtrField<v1::Tensor>& tensors,
                                  const google::protobuf::RepeatedPtrField<v1::SegmentGrant>& grants, Access access)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
+  absl::StatusOr<std::vector<ReceivedHandle>> FetchHandles(
+      const google::protobuf::RepeatedPtrField<v1::SegmentGrant>& grants);
   absl::StatusOr<SegmentTable> MapGrants(const google::protobuf::RepeatedPtrField<v1::SegmentGrant>& grants,
                                          Access access) ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);
   std::vector<Tensor*> Adopt(Batch batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_);

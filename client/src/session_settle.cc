@@ -39,6 +39,8 @@ absl::Status Session::Settle() {
   }
   DAK_ASSIGN_OR_RETURN(const absl::flat_hash_set<uint64_t> known, ListOwnIds());
   DAK_RETURN_IF_ERROR(SettleTensors(known));
+  // What was delivered for the orphans: their memory lives as long as a descriptor does.
+  connection_->DropDelivered();
   books_uncertain_ = false;
   return absl::OkStatus();
 }

@@ -23,14 +23,28 @@ void Session::KeepFromChildren(const Mapping& mapping, HandleKind kind) {
   }
 }
 
+absl::StatusOr<std::vector<ReceivedHandle>> Session::FetchHandles(
+    const google::protobuf::RepeatedPtrField<v1::SegmentGrant>& grants) {
+  std::vector<std::string> tickets;
+  std::vector<uint64_t> delivered;
+  for (const v1::SegmentGrant& grant : grants) {
+    if (grant.delivered()) {
+      delivered.push_back(grant.segment_id());
+    } else {
+      tickets.push_back(grant.ticket());
+    }
+  }
+  if (!delivered.empty() && !tickets.empty()) return absl::InternalError("dakd delivered some of a call's segments");
+  if (!delivered.empty()) return connection_->TakeDelivered(delivered, timeout());
+  return connection_->Redeem(tickets, timeout());
+}
+
 absl::StatusOr<Session::SegmentTable> Session::MapGrants(
     const google::protobuf::RepeatedPtrField<v1::SegmentGrant>& grants, Access access) {
-  std::vector<std::string> tickets;
-  for (const v1::SegmentGrant& grant : grants) tickets.push_back(grant.ticket());
-  DAK_ASSIGN_OR_RETURN(std::vector<ReceivedHandle> handles, connection_->Redeem(tickets, timeout()));
-  if (handles.size() != tickets.size()) {
+  DAK_ASSIGN_OR_RETURN(std::vector<ReceivedHandle> handles, FetchHandles(grants));
+  if (handles.size() != static_cast<size_t>(grants.size())) {
     return absl::InternalError(
-        absl::StrCat("dakd sent ", handles.size(), " descriptors for ", tickets.size(), " segments"));
+        absl::StrCat("dakd sent ", handles.size(), " descriptors for ", grants.size(), " segments"));
   }
   SegmentTable mapped;
   for (int i = 0; i < grants.size(); ++i) {
@@ -97,6 +111,7 @@ absl::StatusOr<std::vector<Tensor*>> Session::Allocate(v1::AllocateTensorsReques
   DAK_RETURN_IF_ERROR(Settle());
   DAK_RETURN_IF_ERROR(CheckGroupName(request.group()));
   request.set_session_token(opened_.session_token());
+  request.set_deliver_handles(true);
   v1::AllocateTensorsResponse response;
   DAK_RETURN_IF_ERROR(
       Call(&v1::TensorService::Stub::AllocateTensors, request, &response, allocate_timeout(), /*changes=*/true));
@@ -106,6 +121,7 @@ absl::StatusOr<std::vector<Tensor*>> Session::Allocate(v1::AllocateTensorsReques
   if (batch.ok()) return Adopt(*std::move(batch));
   std::vector<uint64_t> ids;
   for (const v1::Tensor& tensor : response.tensors()) ids.push_back(tensor.tensor_id());
+  connection_->DropDelivered();  // the driver keeps memory that anybody has a descriptor of
   // If this fails too, Settle gives the tensors back later.
   if (!FreeRemotely(ids).ok()) books_uncertain_ = true;
   if (connection_->PeerIsGone()) return DaemonGone();

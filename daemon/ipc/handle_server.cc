@@ -42,6 +42,15 @@ bool Send(int fd, const v1::HandleReply& reply, absl::Span<const int> fds) {
   return sent.ok();
 }
 
+bool SendHandles(int fd, v1::HandleReply reply, absl::Span<const HandleGrant> handles) {
+  std::vector<int> fds;
+  for (const HandleGrant& grant : handles) {
+    *reply.add_handles() = HandleMessage(grant);
+    fds.push_back(grant.fd.get());
+  }
+  return Send(fd, reply, fds);
+}
+
 }  // namespace
 
 HandleServer::HandleServer(UnixListener listener, PeerPolicy policy, std::string version, SessionManager* sessions)
@@ -87,6 +96,15 @@ void HandleServer::EndConnection(uint64_t connection_id) {
   absl::MutexLock lock(&mutex_);
   auto it = connections_.find(connection_id);
   if (it != connections_.end()) ::shutdown(it->second.get(), SHUT_RDWR);
+}
+
+bool HandleServer::Deliver(uint64_t connection_id, absl::Span<const HandleGrant> handles) {
+  v1::HandleReply delivery;
+  delivery.set_delivery(true);
+  // Under the lock: the descriptor may be closed by its thread, and its number be another's.
+  absl::MutexLock lock(&mutex_);
+  auto it = connections_.find(connection_id);
+  return it != connections_.end() && SendHandles(it->second.get(), delivery, handles);
 }
 
 void HandleServer::Run() {
@@ -173,13 +191,7 @@ bool HandleServer::Answer(uint64_t connection_id, int fd, const char* data, size
   const std::vector<std::string> tickets(request.tickets().begin(), request.tickets().end());
   const absl::StatusOr<std::vector<HandleGrant>> handles = sessions_->Redeem(connection_id, tickets);
   if (!handles.ok()) return Send(fd, ReplyOf(handles.status()), {});
-  v1::HandleReply reply;
-  std::vector<int> fds;
-  for (const HandleGrant& grant : *handles) {
-    *reply.add_handles() = HandleMessage(grant);
-    fds.push_back(grant.fd.get());
-  }
-  return Send(fd, reply, fds);
+  return SendHandles(fd, v1::HandleReply(), *handles);
 }
 
 void HandleServer::Drop(uint64_t connection_id) {

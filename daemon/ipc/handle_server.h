@@ -4,7 +4,7 @@
 // that can't be read is answered with an error and costs nothing else; a connection that doesn't take its replies, or
 // ends, is closed, and its session with it.
 //
-// Thread safety: Start and Stop belong to one thread; EndConnection may be called from any.
+// Thread safety: Start and Stop belong to one thread; EndConnection and Deliver may be called from any.
 #ifndef DAK_DAEMON_IPC_HANDLE_SERVER_H_
 #define DAK_DAEMON_IPC_HANDLE_SERVER_H_
 
@@ -34,6 +34,8 @@ class HandleServer {
   void Stop();
   // Cuts a connection, as if its peer had gone. Harmless if it isn't there.
   void EndConnection(uint64_t connection_id);
+  // Sends `handles` as a delivery, without waiting. False if the connection isn't there or takes no more now.
+  bool Deliver(uint64_t connection_id, absl::Span<const HandleGrant> handles);
 
  private:
   void Run();

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "allocator/base/error_detail.h"
 #include "daemon/congestion_loop.h"
 #include "daemon/ipc/peers.h"
@@ -39,6 +40,10 @@ struct ServiceContext {
   std::string metrics_address;
   uint64_t started_ns = 0;
 };
+
+// How often a stream that has nothing to say looks whether its reader is still there: gRPC tells a synchronous handler
+// of that only when it asks.
+inline constexpr absl::Duration kDepartureCheckInterval = absl::Milliseconds(200);
 
 // The status as gRPC carries it: the detail rides in `grpc-status-details-bin` as a google.rpc.Status.
 grpc::Status ToGrpcStatus(const absl::Status& status);

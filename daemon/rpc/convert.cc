@@ -85,6 +85,7 @@ void FillGrant(const Grant& grant, v1::SegmentGrant* out) {
   out->set_kind(static_cast<v1::HandleKind>(grant.kind));
   out->set_ticket(grant.ticket);
   out->set_read_only(grant.read_only);
+  out->set_delivered(grant.delivered);
 }
 
 void FillPublication(const PublicationSummary& summary, v1::PublicationInfo* out) {

@@ -148,9 +148,9 @@ grpc::Status NodeServiceImpl::SetQuota(grpc::ServerContext* context, const v1::S
                     [&](const Peer& caller) { return Set(caller, *request, response); });
 }
 
-grpc::ServerWriteReactor<v1::Event>* NodeServiceImpl::WatchEvents(grpc::CallbackServerContext* context,
-                                                                  const v1::WatchEventsRequest* request) {
-  return StartWatch(*service_, *context, *request);
+grpc::Status NodeServiceImpl::WatchEvents(grpc::ServerContext* context, const v1::WatchEventsRequest* request,
+                                          grpc::ServerWriter<v1::Event>* writer) {
+  return StreamEvents(*service_, *context, *request, writer);
 }
 
 }  // namespace dak::daemon

@@ -7,8 +7,7 @@
 
 namespace dak::daemon {
 
-// Unary methods are synchronous; the stream runs on gRPC's callback threads, so that a watcher holds no thread.
-class NodeServiceImpl final : public v1::NodeService::WithCallbackMethod_WatchEvents<v1::NodeService::Service> {
+class NodeServiceImpl final : public v1::NodeService::Service {
  public:
   explicit NodeServiceImpl(const ServiceContext* service) : service_(service) {}
 
@@ -22,8 +21,8 @@ class NodeServiceImpl final : public v1::NodeService::WithCallbackMethod_WatchEv
                          v1::GetQuotasResponse* response) override;
   grpc::Status SetQuota(grpc::ServerContext* context, const v1::SetQuotaRequest* request,
                         v1::SetQuotaResponse* response) override;
-  grpc::ServerWriteReactor<v1::Event>* WatchEvents(grpc::CallbackServerContext* context,
-                                                   const v1::WatchEventsRequest* request) override;
+  grpc::Status WatchEvents(grpc::ServerContext* context, const v1::WatchEventsRequest* request,
+                           grpc::ServerWriter<v1::Event>* writer) override;
 
  private:
   absl::Status Set(const Peer& caller, const v1::SetQuotaRequest& request, v1::SetQuotaResponse* response);

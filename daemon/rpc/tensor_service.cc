@@ -29,7 +29,8 @@ absl::Status TensorServiceImpl::Allocate(const Peer& caller, const v1::AllocateT
     DAK_ASSIGN_OR_RETURN(TensorSpec spec, SpecFrom(absl::StrCat("tensors[", i, "]"), request.tensors(i)));
     specs.push_back(std::move(spec));
   }
-  DAK_ASSIGN_OR_RETURN(const AllocateResult result, session->Allocate(group, specs));
+  DAK_ASSIGN_OR_RETURN(AllocateResult result, session->Allocate(group, specs));
+  if (request.deliver_handles()) service_->sessions->Deliver(session, &result.grants);
   for (const TensorView& view : result.tensors) FillTensor(view, response->add_tensors());
   for (const Grant& grant : result.grants) FillGrant(grant, response->add_segments());
   return absl::OkStatus();

@@ -5,112 +5,85 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "allocator/base/status_macros.h"
 #include "daemon/events/event_log.h"
 #include "daemon/session/limits.h"
 
 namespace dak::daemon {
 namespace {
 
-constexpr char kMethod[] = "dak.v1.NodeService/WatchEvents";
-
-class Watch final : public grpc::ServerWriteReactor<v1::Event>, public EventWatcher {
+class Watch final : public EventWatcher {
  public:
-  explicit Watch(const ServiceContext& service) : service_(service), begin_ns_(MonotonicNs()) {}
+  // Subscribed from construction to destruction.
+  Watch(EventLog* events, uint32_t replay) : events_(events), subscribed_(events->Subscribe(this, replay)) {}
+  ~Watch() override { events_->Unsubscribe(this); }
 
-  void Begin(const absl::StatusOr<Peer>& caller, uint32_t replay) {
-    absl::Status status = caller.status();
-    if (status.ok() && replay > kMaxReplay) {
-      status = InvalidField("replay", absl::StrCat(replay, " is out of range"), absl::StrCat("at most ", kMaxReplay));
-    }
-    if (status.ok()) status = service_.environment->events->Subscribe(this, replay);
-    if (!status.ok()) {
-      End(status);
-      return;
-    }
-    // A client learns from this that it misses nothing from here on.
-    absl::MutexLock lock(&mutex_);
-    if (finished_ || metadata_sent_) return;
-    metadata_sent_ = true;
-    StartSendInitialMetadata();
-  }
+  const absl::Status& subscribed() const { return subscribed_; }
 
   void OnEvent(const EventPtr& event) override {
-    {
-      absl::MutexLock lock(&mutex_);
-      if (finished_) return;
-      if (queue_.size() < kMaxWatcherQueue) {
-        queue_.push_back(event);
-        WriteNext();
-        return;
+    absl::MutexLock lock(&mutex_);
+    if (!end_.ok()) return;
+    if (queue_.size() < kMaxWatcherQueue) {
+      queue_.push_back(event);
+      return;
+    }
+    end_ = WithDetail(absl::DataLossError("the watcher fell too far behind"),
+                      {.reason = "WATCHER_TOO_SLOW", .limit = absl::StrCat("at most ", kMaxWatcherQueue, " events")});
+  }
+  void OnShutdown() override {
+    absl::MutexLock lock(&mutex_);
+    if (end_.ok()) end_ = absl::UnavailableError("the daemon is shutting down");
+  }
+
+  absl::Status Stream(const grpc::ServerContext& context, grpc::ServerWriter<v1::Event>* writer) {
+    // A client learns from this that it misses nothing from here on.
+    writer->SendInitialMetadata();
+    while (true) {
+      EventPtr event;
+      DAK_RETURN_IF_ERROR(Next(&event));
+      if (event == nullptr ? context.IsCancelled() : !writer->Write(*event)) {
+        return absl::CancelledError("the watcher has gone");
       }
     }
-    End(WithDetail(absl::DataLossError("the watcher fell too far behind"),
-                   {.reason = "WATCHER_TOO_SLOW", .limit = absl::StrCat("at most ", kMaxWatcherQueue, " events")}));
-  }
-  void OnShutdown() override { End(absl::UnavailableError("the daemon is shutting down")); }
-
-  void OnWriteDone(bool ok) override {
-    bool finish = false;
-    {
-      absl::MutexLock lock(&mutex_);
-      writing_ = false;
-      queue_.pop_front();
-      finish = finished_;
-      if (!finish && ok) WriteNext();
-    }
-    if (finish) {
-      Finish(ToGrpcStatus(end_));
-    } else if (!ok) {
-      End(absl::CancelledError("the watcher has gone"));
-    }
-  }
-  void OnCancel() override { End(absl::CancelledError("the watcher has gone")); }
-  void OnDone() override {
-    service_.environment->events->Unsubscribe(this);
-    delete this;
   }
 
  private:
-  void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (writing_ || queue_.empty()) return;
-    writing_ = true;
-    metadata_sent_ = true;
-    StartWrite(queue_.front().get());
+  // Waits a while; null if nothing happened in it. Fails when the stream must end.
+  absl::Status Next(EventPtr* event) {
+    auto something = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !queue_.empty() || !end_.ok(); };
+    absl::MutexLock lock(&mutex_);
+    mutex_.AwaitWithTimeout(absl::Condition(&something), kDepartureCheckInterval);
+    DAK_RETURN_IF_ERROR(end_);
+    if (queue_.empty()) return absl::OkStatus();
+    *event = std::move(queue_.front());
+    queue_.pop_front();
+    return absl::OkStatus();
   }
 
-  // A write that is under way must end before the stream may; OnWriteDone then finishes it.
-  void End(const absl::Status& status) {
-    bool finish = false;
-    {
-      absl::MutexLock lock(&mutex_);
-      if (finished_) return;
-      finished_ = true;
-      end_ = status;
-      finish = !writing_;
-    }
-    service_.environment->metrics->ObserveRpc(kMethod, CodeName(status.code()),
-                                              static_cast<double>(MonotonicNs() - begin_ns_) / 1e9);
-    if (finish) Finish(ToGrpcStatus(status));
-  }
-
-  const ServiceContext& service_;
-  const uint64_t begin_ns_;
+  EventLog* const events_;
   absl::Mutex mutex_;
-  std::deque<EventPtr> queue_ ABSL_GUARDED_BY(mutex_);  // the first is being written while writing_
-  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool metadata_sent_ ABSL_GUARDED_BY(mutex_) = false;
-  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status end_;  // set once, with finished_
+  std::deque<EventPtr> queue_ ABSL_GUARDED_BY(mutex_);
+  absl::Status end_ ABSL_GUARDED_BY(mutex_);
+  const absl::Status subscribed_;  // last: events come as soon as it is set
 };
+
+absl::Status Run(const ServiceContext& service, const grpc::ServerContext& context,
+                 const v1::WatchEventsRequest& request, grpc::ServerWriter<v1::Event>* writer) {
+  if (request.replay() > kMaxReplay) {
+    return InvalidField("replay", absl::StrCat(request.replay(), " is out of range"),
+                        absl::StrCat("at most ", kMaxReplay));
+  }
+  Watch watch(service.environment->events, request.replay());
+  DAK_RETURN_IF_ERROR(watch.subscribed());
+  return watch.Stream(context, writer);
+}
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::Event>* StartWatch(const ServiceContext& service,
-                                                const grpc::CallbackServerContext& context,
-                                                const v1::WatchEventsRequest& request) {
-  auto* watch = new Watch(service);
-  watch->Begin(service.peers->Find(context.peer()), request.replay());
-  return watch;
+grpc::Status StreamEvents(const ServiceContext& service, const grpc::ServerContext& context,
+                          const v1::WatchEventsRequest& request, grpc::ServerWriter<v1::Event>* writer) {
+  return HandleCall(service, context, "dak.v1.NodeService/WatchEvents",
+                    [&](const Peer&) { return Run(service, context, request, writer); });
 }
 
 }  // namespace dak::daemon

@@ -102,6 +102,27 @@ absl::StatusOr<std::vector<HandleGrant>> Session::Redeem(absl::Span<const std::s
   return tickets_.Redeem(tickets);
 }
 
+void Session::Deliver(std::vector<Grant>* grants, const std::function<bool(absl::Span<const HandleGrant>)>& send) {
+  std::vector<std::string> tickets;
+  for (const Grant& grant : *grants) tickets.push_back(grant.ticket);
+  absl::MutexLock lock(&mutex_);
+  if (tickets.empty() || closing_) return;
+  absl::StatusOr<std::vector<HandleGrant>> handles = tickets_.Redeem(tickets);
+  if (!handles.ok()) return;  // freed meanwhile: the tickets are void, as they should be
+  const bool sent = send(*handles);
+  for (size_t i = 0; i < grants->size(); ++i) {
+    Grant& grant = (*grants)[i];
+    grant.delivered = sent;
+    if (sent) {
+      grant.ticket.clear();
+    } else {
+      std::vector<HandleGrant> handle;
+      handle.push_back(std::move((*handles)[i]));
+      grant.ticket = tickets_.Add(std::move(handle));
+    }
+  }
+}
+
 void Session::SetPlan(SessionPlanPtr plan) {
   absl::MutexLock lock(&mutex_);
   plan_ = std::move(plan);

@@ -74,6 +74,9 @@ class Session {
   Residence residence() const;
 
   std::string AddTicket(std::vector<HandleGrant> handles);
+  // Spends the tickets of `grants` by handing what they are for to `send`, which mustn't block. Where it says no, the
+  // grants get new tickets.
+  void Deliver(std::vector<Grant>* grants, const std::function<bool(absl::Span<const HandleGrant>)>& send);
   absl::StatusOr<std::vector<HandleGrant>> Redeem(absl::Span<const std::string> tickets);
 
   // The plan becomes the session's. Planning's alone.

@@ -94,6 +94,11 @@ absl::StatusOr<std::vector<HandleGrant>> SessionManager::Redeem(uint64_t connect
   return session->Redeem(tickets);
 }
 
+void SessionManager::Deliver(const SessionPtr& session, std::vector<Grant>* grants) const {
+  const uint64_t connection_id = session->identity().connection_id;
+  session->Deliver(grants, [&](absl::Span<const HandleGrant> handles) { return send_(connection_id, handles); });
+}
+
 absl::StatusOr<uint64_t> SessionManager::Claim(const OpenRequest& request, const Peer& caller) {
   absl::MutexLock lock(&mutex_);
   if (shutting_down_) return absl::UnavailableError("the daemon is shutting down");

@@ -59,6 +59,10 @@ class SessionManager {
   void Disconnect(uint64_t connection_id);
   absl::StatusOr<std::vector<HandleGrant>> Redeem(uint64_t connection_id, absl::Span<const std::string> tickets);
 
+  // Sends what the tickets of `grants` are for on the session's connection, and marks them as delivered; if that can't
+  // be now, they keep tickets.
+  void Deliver(const SessionPtr& session, std::vector<Grant>* grants) const;
+
   absl::StatusOr<OpenResult> Open(const OpenRequest& request, const Peer& caller);
   // UNAUTHENTICATED unless the token is a session's and the caller has its uid. Renews the lease.
   absl::StatusOr<SessionPtr> Authenticate(absl::string_view token, const Peer& caller);
@@ -74,6 +78,9 @@ class SessionManager {
 
   // Called when a session is gone and all that it held is back, before it leaves the list. Set once, before the first.
   void set_on_gone(std::function<void(uint64_t)> on_gone) { on_gone_ = std::move(on_gone); }
+  // Sends handles on a connection, without waiting; false if it can't. Set once, before the first session.
+  using Send = std::function<bool(uint64_t connection_id, absl::Span<const HandleGrant> handles)>;
+  void set_send(Send send) { send_ = std::move(send); }
   // Called when a lease ran out, with the connection that should be ended. Set once, before the first session.
   void set_on_expired(std::function<void(uint64_t)> on_expired) { on_expired_ = std::move(on_expired); }
 
@@ -100,6 +107,7 @@ class SessionManager {
   CongestionLoop* const congestion_;
   const uint32_t link_count_;
   const uint64_t lease_ns_;
+  Send send_;
   std::function<void(uint64_t)> on_expired_;
   std::function<void(uint64_t)> on_gone_;
 

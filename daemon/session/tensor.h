@@ -69,6 +69,7 @@ struct Grant {
   HandleKind kind = HandleKind::kMemfd;
   bool read_only = false;
   std::string ticket;
+  bool delivered = false;  // it was sent already, and there is no ticket
 };
 
 }  // namespace dak::daemon

@@ -85,7 +85,7 @@ class ClientDeathTest : public IntegrationTest, public ::testing::WithParamInter
 std::set<std::string> CallsOf(const std::string& phase) {
   static const std::map<std::string, std::set<std::string>> calls = {
       {"open", {"connect", "sendmsg", "send", "recvmsg", "mmap"}},
-      {"allocate", {"sendmsg", "send", "recvmsg", "mmap", "madvise"}},
+      {"allocate", {"sendmsg", "recvmsg", "mmap", "madvise"}},
       {"upload", {}},
       {"gemm", {"sleep"}},
       {"prepare_move", {"sendmsg", "send", "recvmsg", "mmap"}},

@@ -4,10 +4,15 @@
 //   free           dak_tensors_free of it: unmapping, RPC, driver
 //   requests/s     by 1, 8 and 64 clients at once, each with its own session: allocate and free in turn (two RPCs and
 //                  one exchange on handles.sock a pair), and ListPools alone
+//   empty call     ListPools of one client, and beside it the floor: a call of the same messages to a server that is
+//                  nothing but gRPC, in a process of its own
 //   reclaim        from SIGKILL to a client process that holds 128 MiB of each tier until the pools say that all is
 //   back start          from dakd's start to its readiness
 // Before anything is timed, an allocated tensor is written, read back and compared. Clients are threads of this
 // process, which shares the processors with dakd.
+#include <grpcpp/create_channel.h>
+#include <grpcpp/server_builder.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -37,6 +42,7 @@ struct Options {
   std::string json;
   double seconds = 2;  // of each figure
   std::string victim;  // the runtime directory, in the process that is killed
+  std::string bare;    // the directory of its socket, in the process of the bare server
 };
 
 struct Figure {
@@ -154,6 +160,50 @@ double Rate(int clients, double seconds, const Make& make) {
   return static_cast<double>(done.load()) / Seconds(Clock::now() - begin);
 }
 
+class BareService final : public v1::NodeService::Service {
+ public:
+  grpc::Status ListPools(grpc::ServerContext*, const v1::ListPoolsRequest*, v1::ListPoolsResponse*) override {
+    return grpc::Status::OK;
+  }
+};
+
+std::string BareAddress(const std::string& directory) { return "unix:" + directory + "/bare.sock"; }
+
+int RunBareServer(const std::string& directory) {
+  BareService service;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(BareAddress(directory), grpc::InsecureServerCredentials());
+  builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::NUM_CQS, 1);
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr) Die("gRPC refused to start a server");
+  std::printf("ready\n");
+  std::fflush(stdout);
+  while (std::getchar() != EOF) continue;
+  return 0;
+}
+
+double EmptyCallUs(v1::NodeService::Stub& node, double seconds) {
+  std::vector<double> call_us;
+  Clock::time_point end;
+  for (int i = -kWarmUps; i <= 0 || Clock::now() < end; ++i) {
+    const Clock::time_point begin = Clock::now();
+    if (i == 0) end = begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+    Ask(node, &v1::NodeService::Stub::ListPools, v1::ListPoolsRequest());
+    if (i >= 0) call_us.push_back(Seconds(Clock::now() - begin) * 1e6);
+  }
+  return Quantile(call_us, 0.5);
+}
+
+void MeasureEmptyCalls(const DaemonProcess& daemon, double seconds, std::vector<Figure>* figures) {
+  figures->push_back({"empty_call_p50", EmptyCallUs(*daemon.NewNodeStub(), seconds), "us"});
+  ChildProcess bare({"/proc/self/exe", "--bare=" + daemon.runtime_dir()});
+  if (bare.ReadLine() != "ready") Die("the bare server didn't get ready");
+  const auto channel = grpc::CreateChannel(BareAddress(daemon.runtime_dir()), grpc::InsecureChannelCredentials());
+  figures->push_back({"bare_grpc_call_p50", EmptyCallUs(*v1::NodeService::NewStub(channel), seconds), "us"});
+  bare.Kill();
+}
+
 void MeasureRates(DaemonProcess& daemon, double seconds, std::vector<Figure>* figures) {
   for (const int clients : {1, 8, 64}) {
     const double pairs = Rate(clients, seconds, [&] {
@@ -243,6 +293,8 @@ Options Parse(int argc, char** argv) {
       options.json = value;
     } else if (name == "--victim") {
       options.victim = value;
+    } else if (name == "--bare") {
+      options.bare = value;
     } else if (name == "--seconds") {
       options.seconds = std::stod(value);
     } else {
@@ -259,6 +311,7 @@ int main(int argc, char** argv) {
   using namespace dak::testing;
   const Options options = Parse(argc, argv);
   if (!options.victim.empty()) return RunVictim(options.victim);
+  if (!options.bare.empty()) return RunBareServer(options.bare);
   std::vector<Figure> figures;
   MeasureStart(options, &figures);
   DaemonOptions daemon_options;
@@ -266,6 +319,7 @@ int main(int argc, char** argv) {
   daemon_options.dakd = options.dakd;
   DaemonProcess daemon(daemon_options);
   MeasureLatency(daemon, options.seconds, &figures);
+  MeasureEmptyCalls(daemon, options.seconds, &figures);
   MeasureReclaim(daemon, &figures);
   MeasureRates(daemon, options.seconds, &figures);
   Print(options, figures);

@@ -249,6 +249,7 @@ grpc::Status FakeDaemon::Allocate(const v1::AllocateTensorsRequest& request, v1:
     tensors_[tensor.tensor_id()] = tensor;
     *response->add_tensors() = tensor;
   }
+  if (faults_.deliver && request.deliver_handles()) Deliver(response);
   if (faults_.edit_allocation) faults_.edit_allocation(response);
   return grpc::Status::OK;
 }

@@ -41,6 +41,7 @@ class FakeDaemon {
     int bad_segment_in = -1;
     std::optional<int> redeem_code;  // handles.sock refuses with it
     bool mute_handles = false;       // requests are held until Unmute
+    bool deliver = false;            // what is allocated, when the client asks for it; older daemons don't
     std::string device_kind = "emulated";
     uint32_t page_version = 0;  // 0: the right one
     uint64_t lease_ns = 0;
@@ -92,6 +93,7 @@ class FakeDaemon {
   void AddPage(v1::Handle::Purpose purpose, uint32_t magic, const std::string& ticket);
   std::string GrantSegment(uint64_t id, bool read_only);
   void ReleaseEmptySegments();
+  void Deliver(v1::AllocateTensorsResponse* response);
 
   void ServeHandles();
   void Greet(UniqueFd fd);

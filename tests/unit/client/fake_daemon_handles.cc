@@ -128,6 +128,22 @@ void FakeDaemon::Reply(const Connection& connection, const std::string& bytes) {
   SendPacket(connection.fd.get(), reply.SerializeAsString(), fds);
 }
 
+void FakeDaemon::Deliver(v1::AllocateTensorsResponse* response) {
+  v1::HandleReply delivery;
+  delivery.set_delivery(true);
+  std::vector<UniqueFd> sent;
+  std::vector<int> fds;
+  for (v1::SegmentGrant& grant : *response->mutable_segments()) {
+    auto ticket = tickets_.extract(grant.ticket());
+    *delivery.add_handles() = ticket.mapped().handle;
+    sent.push_back(std::move(ticket.mapped().fd));
+    fds.push_back(sent.back().get());
+    grant.clear_ticket();
+    grant.set_delivered(true);
+  }
+  SendPacket(connections_.front().fd.get(), delivery.SerializeAsString(), fds);
+}
+
 void FakeDaemon::Unmute() {
   {
     std::lock_guard lock(mutex_);

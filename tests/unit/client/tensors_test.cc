@@ -241,6 +241,55 @@ TEST_F(TensorsTest, DescriptorsThatComeTooLateAreThrownAway) {
   EXPECT_EQ(OpenMemoryFiles(), files + 2) << "only the fake daemon's two new segments";
 }
 
+TEST_F(TensorsTest, WhatWasDeliveredIsMappedWithoutATicket) {
+  daemon_.Set([](FakeDaemon::Faults* faults) {
+    faults->deliver = true;
+    faults->redeem_code = 16;
+  });
+  dak::Tensor w = *session_.Allocate(Spec("w"));
+  const std::vector<uint8_t> written = Bytes(128 * 128, 7);
+  std::vector<uint8_t> read(written.size());
+  ASSERT_TRUE(w.Upload(std::span(written)).ok());
+  ASSERT_TRUE(w.Download(std::span(read)).ok());
+  EXPECT_EQ(read, written);
+}
+
+TEST_F(TensorsTest, ADeliveryWhoseCallFailedIsDropped) {
+  const size_t files = OpenMemoryFiles();
+  daemon_.Set([](FakeDaemon::Faults* faults) {
+    faults->deliver = true;
+    faults->after["AllocateTensors"] = Answer(grpc::StatusCode::DEADLINE_EXCEEDED);
+  });
+  EXPECT_EQ(session_.Allocate(Spec("w")).status().code(), DAK_DEADLINE_EXCEEDED);
+  daemon_.Set([](FakeDaemon::Faults* faults) { faults->after.clear(); });
+  dak::Tensor w = *session_.Allocate(Spec("w"));
+  EXPECT_EQ(w.GetInfo()->part_count, 2u);
+  EXPECT_EQ(daemon_.tensor_count(), 1u);
+  EXPECT_EQ(OpenMemoryFiles(), files + 2) << "only the fake daemon's two new segments";
+}
+
+TEST_F(TensorsTest, ADeliveryThatDoesNotComeGivesAllBack) {
+  dak::Session hasty = *TryOpen(std::chrono::milliseconds(200));
+  daemon_.Set([](FakeDaemon::Faults* faults) {
+    faults->edit_allocation = [](v1::AllocateTensorsResponse* response) {
+      for (v1::SegmentGrant& grant : *response->mutable_segments()) grant.set_delivered(true);
+    };
+  });
+  EXPECT_EQ(hasty.Allocate(Spec("w")).status().code(), DAK_DEADLINE_EXCEEDED);
+  EXPECT_EQ(daemon_.tensor_count(), 0u);
+}
+
+TEST_F(TensorsTest, ADeliveryOfOneSegmentOfTwoGivesAllBack) {
+  daemon_.Set([](FakeDaemon::Faults* faults) {
+    faults->deliver = true;
+    faults->edit_allocation = [](v1::AllocateTensorsResponse* response) {
+      response->mutable_segments(0)->set_delivered(false);
+    };
+  });
+  EXPECT_EQ(session_.Allocate(Spec("w")).status().code(), DAK_INTERNAL);
+  EXPECT_EQ(daemon_.tensor_count(), 0u);
+}
+
 TEST_F(TensorsTest, FreeRefusesBeforeItUnmaps) {
   dak::Tensor w = *session_.Allocate(Spec("w"));
   int other = 0;

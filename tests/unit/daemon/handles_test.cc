@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <grp.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -25,6 +26,13 @@ class HandlesTest : public testing::Test {
     v1::AllocateTensorsResponse response;
     EXPECT_THAT(session.Allocate(name, {TestSession::Spec("w", 64, 64)}, &response), IsOk());
     return response.segments(0).ticket();
+  }
+  v1::AllocateTensorsResponse AllocateForDelivery(const std::string& name) {
+    v1::AllocateTensorsRequest request = session_.AllocateRequest(name, {TestSession::Spec("w", 1024, 1024, 0.5)});
+    request.set_deliver_handles(true);
+    v1::AllocateTensorsResponse response;
+    EXPECT_THAT(Call(*session_.stubs.tensor, &v1::TensorService::Stub::AllocateTensors, request, &response), IsOk());
+    return response;
   }
   TestDaemon daemon_;
   TestSession session_{daemon_.options().runtime_dir};
@@ -63,6 +71,38 @@ TEST_F(HandlesTest, TicketOfAFreedSegmentIsWorthless) {
   ASSERT_THAT(session_.Allocate("a", {TestSession::Spec("w", 64, 64)}, &response), IsOk());
   ASSERT_THAT(session_.Free({response.tensors(0).tensor_id()}), IsOk());
   EXPECT_EQ(session_.connection.Fetch({response.segments(0).ticket()}).reply.code(), kUnauthenticated);
+}
+
+TEST_F(HandlesTest, DeliveryIsThereBeforeTheAnswerAndLeavesNoTicket) {
+  const v1::AllocateTensorsResponse response = AllocateForDelivery("a");
+  ASSERT_EQ(response.segments_size(), 2);
+  pollfd readable = {.fd = session_.connection.fd(), .events = POLLIN, .revents = 0};
+  ASSERT_EQ(::poll(&readable, 1, 0), 1);
+  const ReceivedReply delivery = session_.connection.Receive();
+  EXPECT_TRUE(delivery.reply.delivery());
+  ASSERT_EQ(delivery.fds.size(), 2u);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_TRUE(response.segments(i).delivered());
+    EXPECT_TRUE(response.segments(i).ticket().empty());
+    EXPECT_EQ(delivery.reply.handles(i).segment_id(), response.segments(i).segment_id());
+    EXPECT_EQ(delivery.reply.handles(i).bytes(), response.segments(i).bytes());
+  }
+  EXPECT_EQ(session_.connection.Fetch({AllocateForTicket(session_, "b")}).fds.size(), 1u);
+}
+
+TEST_F(HandlesTest, ConnectionThatTakesNoMoreGetsTickets) {
+  int deliveries = 0;
+  v1::AllocateTensorsResponse response = AllocateForDelivery("a");
+  for (; response.segments(0).delivered(); response = AllocateForDelivery("a")) {
+    ASSERT_LT(++deliveries, 10'000);
+    ASSERT_THAT(session_.Free({response.tensors(0).tensor_id()}), IsOk());
+  }
+  EXPECT_FALSE(response.segments(1).delivered());
+  for (int i = 0; i < deliveries; ++i) ASSERT_TRUE(session_.connection.Receive().reply.delivery());
+  const ReceivedReply fetched =
+      session_.connection.Fetch({response.segments(0).ticket(), response.segments(1).ticket()});
+  EXPECT_EQ(fetched.fds.size(), 2u);
+  EXPECT_FALSE(fetched.reply.delivery());
 }
 
 TEST_F(HandlesTest, MostTicketsOfOneRequestAnd65Refused) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "allocator/ledger.h"
+#include "daemon/rpc/health_service.h"
 #include "tests/unit/daemon/test_client.h"
 #include "tests/unit/daemon/test_daemon.h"
 
@@ -189,6 +190,61 @@ TEST_F(NodeTest, HealthAndReflectionAnswer) {
                            "grpc.health.v1.Health"}) {
     EXPECT_THAT(services, testing::HasSubstr(name));
   }
+}
+
+class HealthTest : public NodeTest {
+ protected:
+  using Request = grpc::health::v1::HealthCheckRequest;
+  using Response = grpc::health::v1::HealthCheckResponse;
+  struct Watch {
+    std::unique_ptr<grpc::ClientContext> context = std::make_unique<grpc::ClientContext>();
+    std::unique_ptr<grpc::ClientReader<Response>> reader;
+    Response::ServingStatus Next() {
+      Response response;
+      return reader->Read(&response) ? response.status() : Response::UNKNOWN;
+    }
+  };
+  Watch Begin(const std::string& service = "") {
+    Request request;
+    request.set_service(service);
+    Watch watch;
+    watch.context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    watch.reader = health_->Watch(watch.context.get(), request);
+    return watch;
+  }
+  std::unique_ptr<grpc::health::v1::Health::Stub> health_ = grpc::health::v1::Health::NewStub(stubs_.channel);
+};
+
+TEST_F(HealthTest, AnotherServiceIsUnknown) {
+  Request request;
+  request.set_service("dak.v1.NodeService");
+  Response response;
+  EXPECT_THAT(Call(*health_, &grpc::health::v1::Health::Stub::Check, request, &response),
+              FailsWith(StatusCode::NOT_FOUND, "UNKNOWN_SERVICE", "service"));
+  Watch watch = Begin("dak.v1.NodeService");
+  EXPECT_EQ(watch.Next(), Response::SERVICE_UNKNOWN);
+}
+
+TEST_F(HealthTest, WatcherIsToldOfTheEnd) {
+  Watch watch = Begin();
+  EXPECT_EQ(watch.Next(), Response::SERVING);
+  daemon_.Stop();
+  EXPECT_EQ(watch.Next(), Response::NOT_SERVING);
+  EXPECT_EQ(watch.Next(), Response::UNKNOWN);
+  EXPECT_EQ(watch.reader->Finish().error_code(), StatusCode::UNAVAILABLE);
+}
+
+TEST_F(HealthTest, WatchersAreBoundedAndOneThatLeavesMakesRoom) {
+  std::vector<Watch> watches;
+  for (uint64_t i = 0; i < kMaxHealthWatchers; ++i) {
+    watches.push_back(Begin());
+    ASSERT_EQ(watches.back().Next(), Response::SERVING);
+  }
+  Watch refused = Begin();
+  EXPECT_EQ(refused.Next(), Response::UNKNOWN);
+  EXPECT_THAT(refused.reader->Finish(), FailsWith(StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS", ""));
+  watches.pop_back();
+  EXPECT_TRUE(WaitUntil([&] { return Begin().Next() == Response::SERVING; }));
 }
 
 }  // namespace
