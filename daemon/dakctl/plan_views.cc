@@ -21,15 +21,31 @@ std::string Origin(const v1::Profile& profile) {
 
 std::string Teraflops(double flops_per_s) { return absl::StrFormat("%.0f TFLOP/s", flops_per_s * 1e-12); }
 
+// Of a path, the end of its line.
+std::string PathText(double bytes_per_s, uint64_t knee_bytes, uint64_t round_trip_ns, const Format& format) {
+  std::string text = format.Rate(bytes_per_s);
+  if (knee_bytes > 0) absl::StrAppend(&text, ", full with ", format.Bytes(knee_bytes), " in flight");
+  if (round_trip_ns > 0) absl::StrAppend(&text, ", round trip ", Duration(static_cast<double>(round_trip_ns) * 1e-9));
+  return text + "\n";
+}
+
+void AppendLink(const v1::LinkProfile& link, const Format& format, std::string* text) {
+  absl::StrAppendFormat(text, "link %-9d", link.link());
+  absl::StrAppend(text, PathText(link.bytes_per_s(), link.knee_bytes(), link.round_trip_ns(), format));
+  if (!link.tiers().empty()) absl::StrAppend(text, "  reads of    ", TiersText(link.tiers()), "\n");
+  for (const v1::TierRate& rate : link.rates()) {
+    absl::StrAppendFormat(text, "  %-12s", TierText(rate.tier()));
+    absl::StrAppend(text, PathText(rate.bytes_per_s(), rate.knee_bytes(), rate.round_trip_ns(), format));
+  }
+  absl::StrAppend(text, "  cliff       ", format.Bytes(link.cliff_bytes()), " in flight\n");
+}
+
 }  // namespace
 
 std::string ProfileView(const v1::Profile& profile, const Format& format) {
   std::string text = absl::StrCat("source        ", Origin(profile), "\n");
   absl::StrAppend(&text, "HBM           ", format.Rate(profile.hbm_bytes_per_s()), "\n");
-  absl::StrAppend(&text, "link          ", format.Rate(profile.link_bytes_per_s()), ", full with ",
-                  format.Bytes(profile.knee_bytes()), " in flight, round trip ",
-                  Duration(static_cast<double>(profile.round_trip_ns()) * 1e-9), "\n");
-  absl::StrAppend(&text, "cliff         ", format.Bytes(profile.cliff_bytes()), " in flight\n");
+  for (const v1::LinkProfile& link : profile.links()) AppendLink(link, format, &text);
   absl::StrAppend(&text, "copy engine   ", format.Rate(profile.copy_engine_bytes_per_s()), " to HBM");
   if (profile.copy_to_host_bytes_per_s() > 0) {
     absl::StrAppend(&text, ", ", format.Rate(profile.copy_to_host_bytes_per_s()), " to the host");

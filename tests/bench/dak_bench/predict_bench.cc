@@ -91,7 +91,7 @@ class RunnerGemm {
 
 planner::Profile MeasureMachine() {
   const auto begin = std::chrono::steady_clock::now();
-  const auto probe = Unwrap(kernels::CreateCudaProbe(0), "probe");
+  const auto probe = Unwrap(kernels::CreateCudaProbe(0, -1), "probe");
   const daemon::MeasureOptions options = {
       .budget_s = 5,
       .seconds_now =

@@ -161,6 +161,10 @@ TEST_F(PlanTest, ProfileOfTheEmulatedDeviceIsItsModel) {
   EXPECT_EQ(profile.source(), "default");
   EXPECT_EQ(profile.measured_unix_s(), 0u);
   EXPECT_EQ(profile.age_s(), 0u);
+  ASSERT_EQ(profile.links_size(), 1);
+  EXPECT_EQ(profile.links(0).bytes_per_s(), static_cast<double>(link.bandwidth_bytes_per_s));
+  EXPECT_THAT(profile.links(0).tiers(), testing::ElementsAre(v1::TIER_HOST));  // there is no cxl pool
+  EXPECT_TRUE(profile.links(0).rates().empty());
 }
 
 }  // namespace
