@@ -1,4 +1,6 @@
 // The machine's profile and a session's plan as text.
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "daemon/dakctl/table.h"
@@ -40,12 +42,24 @@ void AppendLink(const v1::LinkProfile& link, const Format& format, std::string* 
   absl::StrAppend(text, "  cliff       ", format.Bytes(link.cliff_bytes()), " in flight\n");
 }
 
+// A dakd that says nothing of links has one.
+std::vector<v1::LinkProfile> LinksOf(const v1::Profile& profile) {
+  std::vector<v1::LinkProfile> links(profile.links().begin(), profile.links().end());
+  if (!links.empty()) return links;
+  v1::LinkProfile& only = links.emplace_back();
+  only.set_bytes_per_s(profile.link_bytes_per_s());
+  only.set_round_trip_ns(profile.round_trip_ns());
+  only.set_knee_bytes(profile.knee_bytes());
+  only.set_cliff_bytes(profile.cliff_bytes());
+  return links;
+}
+
 }  // namespace
 
 std::string ProfileView(const v1::Profile& profile, const Format& format) {
   std::string text = absl::StrCat("source        ", Origin(profile), "\n");
   absl::StrAppend(&text, "HBM           ", format.Rate(profile.hbm_bytes_per_s()), "\n");
-  for (const v1::LinkProfile& link : profile.links()) AppendLink(link, format, &text);
+  for (const v1::LinkProfile& link : LinksOf(profile)) AppendLink(link, format, &text);
   absl::StrAppend(&text, "copy engine   ", format.Rate(profile.copy_engine_bytes_per_s()), " to HBM");
   if (profile.copy_to_host_bytes_per_s() > 0) {
     absl::StrAppend(&text, ", ", format.Rate(profile.copy_to_host_bytes_per_s()), " to the host");

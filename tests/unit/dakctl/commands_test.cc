@@ -179,6 +179,9 @@ BATCH        HBM     PRODUCTS       LINK  AN OPERATION  REMOTE READS
   512  3.01 TB/s  690 TFLOP/s  51.2 GB/s       4.00 us           0 s
 )");
   v1::Profile& profile = script().profile;
+  profile.clear_links();  // as from an earlier dakd
+  EXPECT_THAT(Out({"profile"}), HasSubstr("link 0        51.2 GB/s, full with 128 KiB in flight, round trip 1.84 us\n"
+                                          "  cliff       1.00 MiB in flight\n"));
   profile.set_source("configured");
   profile.set_from_cache(false);
   EXPECT_THAT(Out({"profile"}), HasSubstr("source        configured, measured 2h 13m ago in 1.40 s\n"));
