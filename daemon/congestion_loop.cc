@@ -15,7 +15,6 @@ namespace {
 
 // More than any session can have in flight; keeps sums of what clients claim from overflowing.
 constexpr uint64_t kMostInflightBytes = uint64_t{1} << 32;
-constexpr uint32_t kBackgroundLink = 0;  // the one between the GPU and its host
 
 uint64_t Growth(uint64_t now, uint64_t before) { return now > before ? now - before : 0; }
 
@@ -29,10 +28,11 @@ std::string Describe(uint32_t link, const congestion::SessionState& state, const
 
 }  // namespace
 
-CongestionLoop::CongestionLoop(const congestion::LinkProfile& profile, const congestion::Parameters& parameters,
-                               uint32_t link_count, EventLog* events, monitoring::Metrics* metrics)
-    : profile_(profile), parameters_(parameters), events_(events), metrics_(metrics) {
-  for (uint32_t link = 0; link < link_count; ++link) controllers_.emplace_back(profile, parameters);
+CongestionLoop::CongestionLoop(std::vector<NodeLink> links, const congestion::Parameters& parameters, EventLog* events,
+                               monitoring::Metrics* metrics)
+    : links_(std::move(links)), parameters_(parameters), events_(events), metrics_(metrics) {
+  for (const NodeLink& link : links_) controllers_.emplace_back(link.profile, parameters);
+  background_users_.resize(links_.size());
 }
 
 CongestionLoop::~CongestionLoop() { Stop(); }
@@ -112,7 +112,7 @@ void CongestionLoop::TickOnce(uint64_t now_ns) {
 void CongestionLoop::TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_ns, std::vector<Violation>* violations) {
   // A late scrape of a page may fall into the next interval, hence the factor of two.
   const auto most_bytes =
-      static_cast<uint64_t>(2 * profile_.bandwidth_bytes_per_s * static_cast<double>(elapsed_ns) / 1e9);
+      static_cast<uint64_t>(2 * links_[link].profile.bandwidth_bytes_per_s * static_cast<double>(elapsed_ns) / 1e9);
   std::vector<congestion::SessionReport> reports;
   reports.reserve(sessions_.size());
   for (auto& [id, entry] : sessions_) {
@@ -156,22 +156,22 @@ void CongestionLoop::WritePages(uint32_t link) {
   }
 }
 
-void CongestionLoop::BeginBackground() {
+void CongestionLoop::BeginBackground(uint32_t link) {
   absl::MutexLock lock(&mutex_);
-  ChangeBackground(background_users_ + 1);
+  ChangeBackground(link, background_users_[link] + 1);
 }
 
-void CongestionLoop::EndBackground() {
+void CongestionLoop::EndBackground(uint32_t link) {
   absl::MutexLock lock(&mutex_);
-  ChangeBackground(background_users_ - 1);
+  ChangeBackground(link, background_users_[link] - 1);
 }
 
-void CongestionLoop::ChangeBackground(uint64_t users) {
-  const bool wanted = background_users_ > 0;
-  background_users_ = users;
+void CongestionLoop::ChangeBackground(uint32_t link, uint64_t users) {
+  const bool wanted = background_users_[link] > 0;
+  background_users_[link] = users;
   if (wanted == (users > 0)) return;
-  controllers_[kBackgroundLink].SetBackgroundDemand(users > 0, MonotonicNs());
-  WritePages(kBackgroundLink);
+  controllers_[link].SetBackgroundDemand(users > 0, MonotonicNs());
+  WritePages(link);
 }
 
 // What is in flight comes back once a round trip, so shares of the target are shares of the rate.
@@ -179,19 +179,19 @@ double CongestionLoop::BackgroundRate(uint32_t link) const {
   const auto window = static_cast<double>(controllers_[link].background_window_bytes());
   const double target = std::max(static_cast<double>(controllers_[link].target_bytes()), 1.0);
   // Targets are whole tiles or less; what rounding takes isn't worth pacing for.
-  return profile_.bandwidth_bytes_per_s * (window >= 0.9 * target ? 1.0 : window / target);
+  return links_[link].profile.bandwidth_bytes_per_s * (window >= 0.9 * target ? 1.0 : window / target);
 }
 
-double CongestionLoop::BackgroundBytesPerS() const {
+double CongestionLoop::BackgroundBytesPerS(uint32_t link) const {
   absl::MutexLock lock(&mutex_);
-  return BackgroundRate(kBackgroundLink) / static_cast<double>(std::max<uint64_t>(background_users_, 1));
+  return BackgroundRate(link) / static_cast<double>(std::max<uint64_t>(background_users_[link], 1));
 }
 
 std::vector<LinkSnapshot> CongestionLoop::Snapshot() const {
   absl::MutexLock lock(&mutex_);
   std::vector<LinkSnapshot> links(controllers_.size());
   for (size_t link = 0; link < controllers_.size(); ++link) {
-    links[link].profile = profile_;
+    links[link].link = links_[link];
     links[link].target_bytes = controllers_[link].target_bytes();
     links[link].background_bytes_per_s = static_cast<uint64_t>(BackgroundRate(static_cast<uint32_t>(link)));
     links[link].unexplained_bytes = controllers_[link].unexplained_bytes();

@@ -1,5 +1,5 @@
 // The thread that turns report pages into windows: reads what each session's kernels report, feeds one
-// congestion::Controller a link, and writes the windows into the control pages.
+// congestion::Controller a link, each with its link's profile, and writes the windows into the control pages.
 //
 // It sleeps while there are no sessions, and otherwise ticks every interval. A session has its first window before Add
 // returns. What a report page says is clamped to what the link could have carried since the last tick.
@@ -21,6 +21,7 @@
 #include "absl/synchronization/mutex.h"
 #include "daemon/congestion/controller.h"
 #include "daemon/events/event_log.h"
+#include "daemon/profile/links.h"
 #include "daemon/session/pages.h"
 #include "monitoring/metrics.h"
 
@@ -36,7 +37,7 @@ struct SessionLinkState {
 };
 
 struct LinkSnapshot {
-  congestion::LinkProfile profile;
+  NodeLink link;
   uint64_t target_bytes = 0;
   uint64_t background_bytes_per_s = 0;  // what the daemon's own copies may take; 0 while there are none
   uint64_t unexplained_bytes = 0;
@@ -46,8 +47,8 @@ struct LinkSnapshot {
 class CongestionLoop {
  public:
   // `events` and `metrics` outlive the loop.
-  CongestionLoop(const congestion::LinkProfile& profile, const congestion::Parameters& parameters, uint32_t link_count,
-                 EventLog* events, monitoring::Metrics* metrics);
+  CongestionLoop(std::vector<NodeLink> links, const congestion::Parameters& parameters, EventLog* events,
+                 monitoring::Metrics* metrics);
   ~CongestionLoop();
 
   void Start();
@@ -57,12 +58,14 @@ class CongestionLoop {
   void Remove(uint64_t session_id);
   void SetPlanVersion(uint64_t session_id, uint64_t version);
 
-  // The daemon's own copies over link 0. While at least one is between Begin and End, the division leaves them a share,
-  // at lower priority than sessions (docs/congestion.md); each may copy at the rate
-  // that BackgroundBytesPerS says at the time.
-  void BeginBackground();
-  void EndBackground();
-  double BackgroundBytesPerS() const;
+  uint32_t link_count() const { return static_cast<uint32_t>(links_.size()); }
+
+  // The daemon's own copies over a link. While at least one is between Begin and End, the division leaves them a share,
+  // at lower priority than sessions (docs/congestion.md); each may copy at the rate that BackgroundBytesPerS says at
+  // the time.
+  void BeginBackground(uint32_t link);
+  void EndBackground(uint32_t link);
+  double BackgroundBytesPerS(uint32_t link) const;
 
   std::vector<LinkSnapshot> Snapshot() const;  // by link
 
@@ -89,19 +92,19 @@ class CongestionLoop {
   void TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_ns, std::vector<Violation>* violations)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WritePages(uint32_t link) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ChangeBackground(uint64_t users) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ChangeBackground(uint32_t link, uint64_t users) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double BackgroundRate(uint32_t link) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const congestion::LinkProfile profile_;
+  const std::vector<NodeLink> links_;
   const congestion::Parameters parameters_;
   EventLog* const events_;
   monitoring::Metrics* const metrics_;
 
   mutable absl::Mutex mutex_;
   std::vector<congestion::Controller> controllers_ ABSL_GUARDED_BY(mutex_);  // by link
+  std::vector<uint64_t> background_users_ ABSL_GUARDED_BY(mutex_);           // the same
   absl::btree_map<uint64_t, Entry> sessions_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_tick_ns_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t background_users_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

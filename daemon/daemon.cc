@@ -90,6 +90,14 @@ absl::StatusOr<TierArray> Capacities(const DaemonOptions& options, const Device&
   return capacities;
 }
 
+void DescribeLink(const LinkModel& model, v1::LinkModel* link) {
+  link->set_bandwidth_bytes_per_s(model.bandwidth_bytes_per_s);
+  link->set_round_trip_ns(model.round_trip_ns);
+  link->set_cliff_bytes(model.cliff_bytes);
+  link->set_local_bandwidth_bytes_per_s(model.local_bandwidth_bytes_per_s);
+  link->set_cliff_floor(model.cliff_floor);
+}
+
 v1::DeviceInfo DescribeDevice(const DeviceDescription& description) {
   v1::DeviceInfo info;
   info.set_kind(description.kind);
@@ -97,16 +105,21 @@ v1::DeviceInfo DescribeDevice(const DeviceDescription& description) {
   info.set_ordinal(description.ordinal);
   info.set_uuid(description.uuid);
   info.set_granule_bytes(kGranuleBytes);
-  info.set_link_count(1);
-  if (description.kind == "emulated") {
-    v1::LinkModel* link = info.mutable_emulated_link();
-    link->set_bandwidth_bytes_per_s(description.link.bandwidth_bytes_per_s);
-    link->set_round_trip_ns(description.link.round_trip_ns);
-    link->set_cliff_bytes(description.link.cliff_bytes);
-    link->set_local_bandwidth_bytes_per_s(description.link.local_bandwidth_bytes_per_s);
-    link->set_cliff_floor(description.link.cliff_floor);
-  }
+  info.set_link_count(description.link_count());
+  if (description.kind == "emulated") DescribeLink(description.link, info.mutable_emulated_link());
+  if (description.cxl_link.has_value()) DescribeLink(*description.cxl_link, info.mutable_emulated_cxl_link());
   return info;
+}
+
+// With the tiers that the node has.
+std::vector<NodeLink> LinksOfNode(const NodeProfile& profile, const DeviceDescription& device,
+                                  const TierArray& capacities) {
+  std::vector<NodeLink> links = LinksOf(profile.profile, device);
+  for (NodeLink& link : links) {
+    const auto absent = [&](Tier tier) { return capacities[TierIndex(tier)] == 0; };
+    link.tiers.erase(std::remove_if(link.tiers.begin(), link.tiers.end(), absent), link.tiers.end());
+  }
+  return links;
 }
 
 }  // namespace
@@ -126,10 +139,7 @@ class Daemon::Impl {
         events_(options.limits.max_watchers,
                 [this](v1::Event::Type type) { metrics_.CountEvent(v1::Event::Type_Name(type)); }),
         publications_(&ledger_, &events_, options.limits.max_publications),
-        congestion_({.bandwidth_bytes_per_s = profile.profile.link_bytes_per_s,
-                     .round_trip_ns = profile.profile.round_trip_ns,
-                     .cliff_bytes = profile.profile.cliff_bytes},
-                    options.congestion, 1, &events_, &metrics_),
+        congestion_(LinksOfNode(profile, device_->description(), capacities), options.congestion, &events_, &metrics_),
         peers_(MakePeerTable()) {
     environment_.device = device_.get();
     environment_.ledger = &ledger_;
@@ -149,7 +159,7 @@ class Daemon::Impl {
     service_.default_quota_bytes = options.default_quota_bytes;
     service_.profile = profile;
     service_.started_ns = MonotonicNs();
-    sessions_ = std::make_unique<SessionManager>(&environment_, &congestion_, 1, options.lease_ns);
+    sessions_ = std::make_unique<SessionManager>(&environment_, &congestion_, options.lease_ns);
     sessions_->set_on_gone([this](uint64_t session_id) { planning_->Remove(session_id); });
     service_.sessions = sessions_.get();
   }

@@ -24,11 +24,11 @@ planner::Profile WithPools(planner::Profile profile, const Ledger& ledger) {
   for (const Ledger::PoolUsage& pool : ledger.Pools()) {
     if (pool.tier == Tier::kHbm) continue;
     planner::RemoteTier& tier = tiers.emplace_back();
+    for (const planner::RemoteTier& known : profile.remote_tiers) {
+      if (known.name == TierName(pool.tier)) tier = known;
+    }
     tier.name = TierName(pool.tier);
     tier.capacity_bytes = pool.capacity_bytes;
-    for (const planner::RemoteTier& known : profile.remote_tiers) {
-      if (known.name == tier.name) tier.bytes_per_s = known.bytes_per_s;
-    }
   }
   // Without a pool nothing can be remote, which a plan has to find out.
   if (tiers.empty()) tiers.push_back({.name = TierName(Tier::kHost), .capacity_bytes = 0});

@@ -67,7 +67,7 @@ monitoring::Snapshot TakeSnapshot(const ServiceContext& service) {
   for (const LinkSnapshot& link : service.congestion->Snapshot()) {
     snapshot.links.push_back({.link = static_cast<uint32_t>(snapshot.links.size()),
                               .target_bytes = link.target_bytes,
-                              .bandwidth_bytes_per_s = static_cast<uint64_t>(link.profile.bandwidth_bytes_per_s),
+                              .bandwidth_bytes_per_s = static_cast<uint64_t>(link.link.profile.bandwidth_bytes_per_s),
                               .migration_bytes_per_s = link.background_bytes_per_s,
                               .unexplained_bytes = link.unexplained_bytes});
     for (const SessionLinkState& state : link.sessions) {

@@ -56,8 +56,9 @@ class Probe {
 };
 
 // NOT_FOUND if this build has no CUDA code, FAILED_PRECONDITION if the device's architecture isn't supported,
-// RESOURCE_EXHAUSTED if less than kLeastProbeHbmBytes of HBM is free.
-absl::StatusOr<std::unique_ptr<Probe>> CreateCudaProbe(int device_ordinal);
+// RESOURCE_EXHAUSTED if less than kLeastProbeHbmBytes of HBM is free. "Host memory" above is that of `numa_node`, which
+// may be a CXL expander's, or where it is -1 whatever the driver takes; UNAVAILABLE if none can be had there.
+absl::StatusOr<std::unique_ptr<Probe>> CreateCudaProbe(int device_ordinal, int numa_node);
 
 }  // namespace dak::kernels
 

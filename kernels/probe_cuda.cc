@@ -1,7 +1,9 @@
 #include <cuda_runtime_api.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -10,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
+#include "allocator/device/cuda/numa.h"
 #include "kernels/gemm.h"
 #include "kernels/gemm_launch.h"
 #include "kernels/probe.h"
@@ -66,6 +69,32 @@ using Event = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, Releaser<cudaE
 using Graph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, Releaser<cudaGraphDestroy>>;
 using GraphExec = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, Releaser<cudaGraphExecDestroy>>;
 
+// kProbeHostBytes of a NUMA node, registered with the device that is current.
+class NodeMemory {
+ public:
+  NodeMemory() = default;
+  ~NodeMemory() {
+    if (registered_) cudaHostUnregister(memory_);
+    if (memory_ != MAP_FAILED) ::munmap(memory_, kProbeHostBytes);
+  }
+  NodeMemory(const NodeMemory&) = delete;
+  NodeMemory& operator=(const NodeMemory&) = delete;
+
+  absl::Status Allocate(int node) {
+    memory_ = ::mmap(nullptr, kProbeHostBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory_ == MAP_FAILED) return absl::UnavailableError(absl::StrCat("mmap: ", std::strerror(errno)));
+    DAK_RETURN_IF_ERROR(BindToNode(memory_, kProbeHostBytes, node));
+    const cudaError_t error = cudaHostRegister(memory_, kProbeHostBytes, cudaHostRegisterMapped);
+    registered_ = error == cudaSuccess;
+    return FromCuda(error, "cudaHostRegister");
+  }
+  void* get() const { return memory_; }
+
+ private:
+  void* memory_ = MAP_FAILED;
+  bool registered_ = false;
+};
+
 template <class T>
 absl::StatusOr<DeviceArray<T>> Allocate(uint64_t count) {
   void* memory = nullptr;
@@ -89,11 +118,11 @@ BulkShape RemoteShape(uint64_t inflight_bytes) {
 
 class CudaProbe final : public Probe {
  public:
-  static absl::StatusOr<std::unique_ptr<Probe>> Create(int ordinal) {
+  static absl::StatusOr<std::unique_ptr<Probe>> Create(int ordinal, int numa_node) {
     ScopedDevice device(ordinal);
     DAK_RETURN_IF_ERROR(FromCuda(device.error(), "cudaSetDevice"));
     auto probe = std::unique_ptr<CudaProbe>(new CudaProbe(ordinal));
-    DAK_RETURN_IF_ERROR(probe->Initialise());
+    DAK_RETURN_IF_ERROR(probe->Initialise(numa_node));
     return probe;
   }
   ~CudaProbe() override { cudaStreamSynchronize(stream_.get()); }
@@ -176,7 +205,8 @@ class CudaProbe final : public Probe {
  private:
   explicit CudaProbe(int ordinal) : ordinal_(ordinal), device_(ordinal) {}
 
-  absl::Status Initialise();
+  absl::Status Initialise(int numa_node);
+  absl::Status AllocateHost(int numa_node);
   absl::Status AllocateHbm();
 
   // 16 KiB chunks, eight a CTA: what HBM needs.
@@ -222,7 +252,8 @@ class CudaProbe final : public Probe {
   Event end_;
   DeviceArray<uint8_t> hbm_;
   uint64_t hbm_bytes_ = 0;
-  HostArray host_;
+  HostArray host_;          // or, of a node that was asked for:
+  NodeMemory node_memory_;  // one of the two
   void* host_device_ = nullptr;
   DeviceArray<int> sink_;
   DeviceArray<StreamClock> clock_;
@@ -246,7 +277,20 @@ absl::Status CudaProbe::AllocateHbm() {
                     {.field = {}, .reason = "POOL_EXHAUSTED", .shortfall_bytes = kLeastProbeHbmBytes});
 }
 
-absl::Status CudaProbe::Initialise() {
+absl::Status CudaProbe::AllocateHost(int numa_node) {
+  void* host = nullptr;
+  if (numa_node < 0) {
+    DAK_RETURN_IF_ERROR(FromCuda(cudaHostAlloc(&host, kProbeHostBytes, cudaHostAllocMapped), "cudaHostAlloc"));
+    host_.reset(static_cast<uint8_t*>(host));
+  } else {
+    DAK_RETURN_IF_ERROR(node_memory_.Allocate(numa_node));
+    host = node_memory_.get();
+  }
+  std::memset(host, 0x3c, kProbeHostBytes);
+  return FromCuda(cudaHostGetDevicePointer(&host_device_, host, 0), "cudaHostGetDevicePointer");
+}
+
+absl::Status CudaProbe::Initialise(int numa_node) {
   DAK_ASSIGN_OR_RETURN(runner_, CreateCudaGemmRunner(ordinal_));
   int multiprocessors = 0;
   DAK_RETURN_IF_ERROR(FromCuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, ordinal_),
@@ -260,11 +304,8 @@ absl::Status CudaProbe::Initialise() {
   DAK_ASSIGN_OR_RETURN(sink_, Allocate<int>(1));
   DAK_ASSIGN_OR_RETURN(clock_, Allocate<StreamClock>(1));
   DAK_RETURN_IF_ERROR(AllocateHbm());
+  DAK_RETURN_IF_ERROR(AllocateHost(numa_node));
   void* host = nullptr;
-  DAK_RETURN_IF_ERROR(FromCuda(cudaHostAlloc(&host, kProbeHostBytes, cudaHostAllocMapped), "cudaHostAlloc"));
-  host_.reset(static_cast<uint8_t*>(host));
-  std::memset(host, 0x3c, kProbeHostBytes);
-  DAK_RETURN_IF_ERROR(FromCuda(cudaHostGetDevicePointer(&host_device_, host, 0), "cudaHostGetDevicePointer"));
   DAK_RETURN_IF_ERROR(FromCuda(cudaHostAlloc(&host, v1::kControlPageBytes, cudaHostAllocMapped), "cudaHostAlloc"));
   control_.reset(static_cast<uint8_t*>(host));
   std::memset(host, 0, v1::kControlPageBytes);
@@ -347,6 +388,8 @@ absl::StatusOr<double> CudaProbe::GemmSeconds(const ProbeGemm& gemm) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Probe>> CreateCudaProbe(int device_ordinal) { return CudaProbe::Create(device_ordinal); }
+absl::StatusOr<std::unique_ptr<Probe>> CreateCudaProbe(int device_ordinal, int numa_node) {
+  return CudaProbe::Create(device_ordinal, numa_node);
+}
 
 }  // namespace dak::kernels

@@ -2,7 +2,7 @@
 
 namespace dak::kernels {
 
-absl::StatusOr<std::unique_ptr<Probe>> CreateCudaProbe(int /*device_ordinal*/) {
+absl::StatusOr<std::unique_ptr<Probe>> CreateCudaProbe(int /*device_ordinal*/, int /*numa_node*/) {
   return absl::NotFoundError("built without CUDA");
 }
 

@@ -123,7 +123,14 @@ struct DeviceDescription {
   std::string driver;          // cuda: "CUDA 13.0, 580.95.05", the latter where the kernel module tells; else empty
   int compute_capability = 0;  // cuda: 90 for Hopper; emulated: 0
   int multiprocessors = 0;
-  LinkModel link;  // emulated: what is modelled; cuda: defaults until measured
+  int cxl_numa_node = -1;  // cuda: what backs the cxl tier; -1: there is none
+  LinkModel link;          // number 0; emulated: what is modelled; cuda: defaults until measured
+  // Emulated: the cxl tier's own link, number 1. Without it reads of cxl share link 0, as on a cuda device, where all
+  // that is remote crosses the GPU's path to its host.
+  std::optional<LinkModel> cxl_link = std::nullopt;
+
+  uint32_t link_count() const { return cxl_link.has_value() ? 2 : 1; }
+  uint32_t LinkOf(Tier tier) const { return tier == Tier::kCxl && cxl_link.has_value() ? 1 : 0; }
 };
 
 class Device {
@@ -185,6 +192,7 @@ absl::Status ValidateTensorMapSpec(const TensorMapSpec& spec, uint64_t address);
 struct EmulatedDeviceOptions {
   std::array<uint64_t, kTierCount> tier_bytes = {uint64_t{1} << 30, uint64_t{4} << 30, 0};  // by TierIndex; 0: absent
   LinkModel link;
+  std::optional<LinkModel> cxl_link = std::nullopt;  // as DeviceDescription's
 };
 
 struct DeviceOptions {

@@ -101,6 +101,7 @@ EmulatedDevice::EmulatedDevice(const EmulatedDeviceOptions& options)
   description_.kind = "emulated";
   description_.name = "Emulated GPU";
   description_.link = options.link;
+  description_.cxl_link = options.cxl_link;
 }
 
 absl::StatusOr<Device::TierInfo> EmulatedDevice::GetTier(Tier tier) const {

@@ -49,7 +49,7 @@ absl::Status Session::Attention(const AttentionCall& call) {
     DAK_RETURN_IF_ERROR(CompleteAttention(complete));
   }
   DAK_RETURN_IF_ERROR(EnsureLauncher());
-  return launcher_->Attention(complete.shape, complete.operands, complete.stream);
+  return launcher_->Attention(complete.shape, complete.operands, LinkOf(*call.kv), complete.stream);
 }
 
 }  // namespace dak::client

@@ -5,6 +5,7 @@
 #ifndef DAK_CLIENT_SRC_LAUNCHER_H_
 #define DAK_CLIENT_SRC_LAUNCHER_H_
 
+#include <cstdint>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -19,9 +20,11 @@ namespace dak::client {
 class Launcher {
  public:
   virtual ~Launcher() = default;
-  virtual absl::Status Gemm(const kernels::GemmShape& shape, const kernels::GemmOperands& operands, void* stream) = 0;
+  // `link` is the one that the remote operand is read over (DeviceDescription::LinkOf).
+  virtual absl::Status Gemm(const kernels::GemmShape& shape, const kernels::GemmOperands& operands, uint32_t link,
+                            void* stream) = 0;
   virtual absl::Status Attention(const kernels::AttentionShape& shape, const kernels::AttentionOperands& operands,
-                                 void* stream) = 0;
+                                 uint32_t link, void* stream) = 0;
   virtual absl::Status Synchronize(void* stream) = 0;
 };
 

@@ -14,13 +14,14 @@ class CudaLauncher final : public Launcher {
                const kernels::LinkView& link)
       : ordinal_(ordinal), runner_(std::move(runner)), context_(std::move(context)), link_(link) {}
 
-  absl::Status Gemm(const kernels::GemmShape& shape, const kernels::GemmOperands& operands, void* stream) override {
+  absl::Status Gemm(const kernels::GemmShape& shape, const kernels::GemmOperands& operands, uint32_t /*link*/,
+                    void* stream) override {
     return runner_->Launch(shape, operands, link_, stream);
   }
 
   // Its scratch memory is made with the first call: most sessions multiply only.
   absl::Status Attention(const kernels::AttentionShape& shape, const kernels::AttentionOperands& operands,
-                         void* stream) override {
+                         uint32_t /*link*/, void* stream) override {
     if (attention_ == nullptr) {
       DAK_ASSIGN_OR_RETURN(attention_,
                            kernels::CreateCudaAttentionRunner(ordinal_, {.link_counters = runner_->link_counters()}));

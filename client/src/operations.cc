@@ -102,6 +102,14 @@ absl::Status Session::EnsureLauncher() {
   return absl::OkStatus();
 }
 
+// A tensor's remote part is in one tier.
+uint32_t Session::LinkOf(const Tensor& tensor) const {
+  for (const Part& part : tensor.parts()) {
+    if (part.rows > 0 && IsRemote(part.tier)) return device_->description().LinkOf(part.tier);
+  }
+  return 0;
+}
+
 absl::Status Session::Gemm(const GemmCall& call) {
   absl::MutexLock launch(&launch_mutex_);
   DAK_RETURN_IF_ERROR(CheckActive());
@@ -111,7 +119,7 @@ absl::Status Session::Gemm(const GemmCall& call) {
     DAK_RETURN_IF_ERROR(CheckGemmCall(call, &shape));
   }
   DAK_RETURN_IF_ERROR(EnsureLauncher());
-  return launcher_->Gemm(shape, OperandsOf(call), call.stream);
+  return launcher_->Gemm(shape, OperandsOf(call), LinkOf(*call.weights), call.stream);
 }
 
 }  // namespace dak::client

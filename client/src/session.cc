@@ -103,6 +103,7 @@ absl::Status Session::OpenDeviceOf(const v1::DeviceInfo& info) {
   } else if (info.kind() == "emulated") {
     options.kind = DeviceOptions::Kind::kEmulated;
     options.emulated.link = LinkFrom(info.emulated_link());
+    if (info.has_emulated_cxl_link()) options.emulated.cxl_link = LinkFrom(info.emulated_cxl_link());
   } else {
     return absl::FailedPreconditionError(
         absl::StrCat("dakd manages a device of kind ", info.kind(), ", which this libdak doesn't know"));

@@ -195,6 +195,7 @@ class Session {
   absl::Status CheckGemmCall(const GemmCall& call, kernels::GemmShape* shape) const;
   absl::Status CompleteAttention(AttentionCall& call) const;
   absl::Status CheckWritable(absl::string_view field, uint64_t address, uint64_t bytes) const;
+  uint32_t LinkOf(const Tensor& tensor) const;
   absl::Status EnsureLauncher() ABSL_EXCLUSIVE_LOCKS_REQUIRED(launch_mutex_);
 
   const SessionOptions options_;

@@ -26,6 +26,11 @@ absl::Status SetCapacity(CommandLine* line, const char* tier, const std::string&
   return absl::OkStatus();
 }
 
+absl::Status SetText(const std::string& value, std::string* field) {
+  *field = value;
+  return absl::OkStatus();
+}
+
 template <typename Number, typename Setter>
 absl::Status SetNumber(const char* flag, const std::string& value, Setter setter) {
   Number number = 0;
@@ -44,17 +49,17 @@ const std::vector<Flag>& Flags() {
        }},
       {"--runtime-dir", "DIR", "where control.sock and handles.sock are made (/run/dak)",
        [](CommandLine* line, const std::string& value) {
-         line->overrides.set_runtime_dir(value);
-         return absl::OkStatus();
+         return SetText(value, line->overrides.mutable_runtime_dir());
        }},
       {"--device", "KIND", "auto, cuda or emulated (auto)",
-       [](CommandLine* line, const std::string& value) {
-         line->overrides.set_device(value);
-         return absl::OkStatus();
-       }},
+       [](CommandLine* line, const std::string& value) { return SetText(value, line->overrides.mutable_device()); }},
       {"--gpu", "N", "ordinal of the GPU (0)",
        [](CommandLine* line, const std::string& value) {
          return SetNumber<int32_t>("--gpu", value, [&](int32_t n) { line->overrides.set_gpu_ordinal(n); });
+       }},
+      {"--cxl-numa-node", "N", "the NUMA node that backs the cxl tier of a GPU (-1: none)",
+       [](CommandLine* line, const std::string& value) {
+         return SetNumber<int32_t>("--cxl-numa-node", value, [&](int32_t n) { line->overrides.set_cxl_numa_node(n); });
        }},
       {"--hbm", "SIZE", "capacity of the hbm pool, as 40GiB",
        [](CommandLine* line, const std::string& value) { return SetCapacity(line, "hbm", value); }},

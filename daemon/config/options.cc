@@ -47,6 +47,22 @@ absl::Status ReadPools(const config::Config& config, DaemonOptions* options) {
   return absl::OkStatus();
 }
 
+absl::Status ReadCxlLink(const config::EmulatedLink& config, EmulatedDeviceOptions* emulated) {
+  if (emulated->tier_bytes[TierIndex(Tier::kCxl)] == 0) {
+    return InvalidField("emulated.cxl_link", "there is no cxl pool", "a pool of tier cxl");
+  }
+  LinkModel link = emulated->link;
+  if (config.has_bandwidth_bytes_per_s()) link.bandwidth_bytes_per_s = config.bandwidth_bytes_per_s();
+  if (config.has_round_trip_ns()) link.round_trip_ns = config.round_trip_ns();
+  if (config.has_cliff_bytes()) link.cliff_bytes = config.cliff_bytes();
+  if (link.bandwidth_bytes_per_s == 0) {
+    return InvalidField("emulated.cxl_link.bandwidth_bytes_per_s", "is 0", "at least 1");
+  }
+  if (link.round_trip_ns == 0) return InvalidField("emulated.cxl_link.round_trip_ns", "is 0", "at least 1");
+  emulated->cxl_link = link;
+  return absl::OkStatus();
+}
+
 absl::Status ReadDevice(const config::Config& config, DaemonOptions* options) {
   if (config.device() == "cuda") {
     options->device.kind = DeviceOptions::Kind::kCuda;
@@ -82,7 +98,7 @@ absl::Status ReadDevice(const config::Config& config, DaemonOptions* options) {
   if (!(link.cliff_floor >= 0 && link.cliff_floor <= 1)) {
     return InvalidField("emulated.cliff_floor", absl::StrCat(link.cliff_floor, " is out of range"), "0 to 1");
   }
-  return absl::OkStatus();
+  return emulated.has_cxl_link() ? ReadCxlLink(emulated.cxl_link(), &options->device.emulated) : absl::OkStatus();
 }
 
 absl::Status ReadAccess(const config::Access& access, DaemonOptions* options) {

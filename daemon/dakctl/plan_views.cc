@@ -1,4 +1,6 @@
 // The machine's profile and a session's plan as text.
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "daemon/dakctl/table.h"
@@ -21,15 +23,43 @@ std::string Origin(const v1::Profile& profile) {
 
 std::string Teraflops(double flops_per_s) { return absl::StrFormat("%.0f TFLOP/s", flops_per_s * 1e-12); }
 
+// Of a path, the end of its line.
+std::string PathText(double bytes_per_s, uint64_t knee_bytes, uint64_t round_trip_ns, const Format& format) {
+  std::string text = format.Rate(bytes_per_s);
+  if (knee_bytes > 0) absl::StrAppend(&text, ", full with ", format.Bytes(knee_bytes), " in flight");
+  if (round_trip_ns > 0) absl::StrAppend(&text, ", round trip ", Duration(static_cast<double>(round_trip_ns) * 1e-9));
+  return text + "\n";
+}
+
+void AppendLink(const v1::LinkProfile& link, const Format& format, std::string* text) {
+  absl::StrAppendFormat(text, "link %-9d", link.link());
+  absl::StrAppend(text, PathText(link.bytes_per_s(), link.knee_bytes(), link.round_trip_ns(), format));
+  if (!link.tiers().empty()) absl::StrAppend(text, "  reads of    ", TiersText(link.tiers()), "\n");
+  for (const v1::TierRate& rate : link.rates()) {
+    absl::StrAppendFormat(text, "  %-12s", TierText(rate.tier()));
+    absl::StrAppend(text, PathText(rate.bytes_per_s(), rate.knee_bytes(), rate.round_trip_ns(), format));
+  }
+  absl::StrAppend(text, "  cliff       ", format.Bytes(link.cliff_bytes()), " in flight\n");
+}
+
+// A dakd that says nothing of links has one.
+std::vector<v1::LinkProfile> LinksOf(const v1::Profile& profile) {
+  std::vector<v1::LinkProfile> links(profile.links().begin(), profile.links().end());
+  if (!links.empty()) return links;
+  v1::LinkProfile& only = links.emplace_back();
+  only.set_bytes_per_s(profile.link_bytes_per_s());
+  only.set_round_trip_ns(profile.round_trip_ns());
+  only.set_knee_bytes(profile.knee_bytes());
+  only.set_cliff_bytes(profile.cliff_bytes());
+  return links;
+}
+
 }  // namespace
 
 std::string ProfileView(const v1::Profile& profile, const Format& format) {
   std::string text = absl::StrCat("source        ", Origin(profile), "\n");
   absl::StrAppend(&text, "HBM           ", format.Rate(profile.hbm_bytes_per_s()), "\n");
-  absl::StrAppend(&text, "link          ", format.Rate(profile.link_bytes_per_s()), ", full with ",
-                  format.Bytes(profile.knee_bytes()), " in flight, round trip ",
-                  Duration(static_cast<double>(profile.round_trip_ns()) * 1e-9), "\n");
-  absl::StrAppend(&text, "cliff         ", format.Bytes(profile.cliff_bytes()), " in flight\n");
+  for (const v1::LinkProfile& link : LinksOf(profile)) AppendLink(link, format, &text);
   absl::StrAppend(&text, "copy engine   ", format.Rate(profile.copy_engine_bytes_per_s()), " to HBM");
   if (profile.copy_to_host_bytes_per_s() > 0) {
     absl::StrAppend(&text, ", ", format.Rate(profile.copy_to_host_bytes_per_s()), " to the host");

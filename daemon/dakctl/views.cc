@@ -183,14 +183,22 @@ std::string QuotasView(const v1::GetQuotasResponse& quotas, const v1::ListSessio
   return table.Render();
 }
 
+std::string TiersText(const google::protobuf::RepeatedField<int>& tiers) {
+  std::string text;
+  for (const int tier : tiers) absl::StrAppend(&text, text.empty() ? "" : ", ", TierText(static_cast<v1::Tier>(tier)));
+  return text;
+}
+
 std::string LinkText(const v1::LinkState& link, const Format& format) {
   uint64_t rate = 0, windows = 0;
   for (const auto& session : link.sessions()) {
     rate += session.achieved_bytes_per_s();
     windows += session.window_bytes();
   }
-  return absl::StrCat("link ", link.link(), ": ", format.Rate(rate), " of ", format.Rate(link.bandwidth_bytes_per_s()),
-                      " (", Percent(rate, link.bandwidth_bytes_per_s()), "), windows ", format.Bytes(windows), " of ",
+  const std::string tiers = TiersText(link.tiers());
+  return absl::StrCat("link ", link.link(), tiers.empty() ? "" : absl::StrCat(" (", tiers, ")"), ": ",
+                      format.Rate(rate), " of ", format.Rate(link.bandwidth_bytes_per_s()), " (",
+                      Percent(rate, link.bandwidth_bytes_per_s()), "), windows ", format.Bytes(windows), " of ",
                       format.Bytes(link.target_bytes()));
 }
 

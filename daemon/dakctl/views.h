@@ -18,7 +18,9 @@ std::string PublicationsView(const v1::ListPublicationsResponse& publications, c
 // `sessions` only gives the names.
 std::string QuotasView(const v1::GetQuotasResponse& quotas, const v1::ListSessionsResponse& sessions,
                        const Format& format);
-// "link 0: 48.7 GB/s of 51.1 GB/s (95.3 %), windows 136 KiB of 180 KiB"
+// "host, cxl"
+std::string TiersText(const google::protobuf::RepeatedField<int>& tiers);
+// "link 0 (host): 48.7 GB/s of 51.1 GB/s (95.3 %), windows 136 KiB of 180 KiB"
 std::string LinkText(const v1::LinkState& link, const Format& format);
 std::string CongestionView(const v1::GetCongestionResponse& congestion, const Format& format);
 std::string ProfileView(const v1::Profile& profile, const Format& format);

@@ -39,6 +39,9 @@ class NodePlan::Round {
       if (!place.is_new()) place.SetRows(place.session->in_force.remote_rows);
       place.start_hbm_bytes = place.hbm_bytes;
     }
+    for (Place& place : places_) {
+      if (!place.is_new()) AssignTiers(place, place.target);
+    }
     ChooseStarts();
     DecideShift();
     // Who gives HBM up comes first, then who has none yet, then who gets more.
@@ -93,6 +96,11 @@ class NodePlan::Round {
     const PassDescription& description() const { return *session->description; }
     double weight() const { return description().pass.weight; }
     bool is_new() const { return session->in_force.remote_rows.empty(); }
+    // Rows don't move from one remote tier to another.
+    bool is_there(size_t operation) const { return !is_new() && session->in_force.remote_rows[operation] > 0; }
+    uint64_t BytesOf(const Rows& of, size_t operation) const {
+      return of[operation] * description().splits[operation].row_bytes;
+    }
     void SetRows(Rows to) {
       rows = std::move(to);
       hbm_bytes = HbmBytes(description(), rows);
@@ -118,9 +126,8 @@ class NodePlan::Round {
       place.target_hbm_bytes = HbmBytes(place.description(), place.target);
       wanted_hbm_bytes_ += std::min(place.budget_bytes, internal::StoredBytes(place.description()));
       for (size_t op = 0; op < place.target.size(); ++op) {
-        // Rows don't move from one remote tier to another.
-        const bool is_there = !place.is_new() && place.session->in_force.remote_rows[op] > 0;
-        place.tiers.push_back(is_there ? place.session->in_force.tiers[op] : TierOf(place.plan.operations[op]));
+        place.tiers.push_back(place.is_there(op) ? place.session->in_force.tiers[op]
+                                                 : TierOf(place.plan.operations[op]));
       }
     }
     return absl::OkStatus();
@@ -133,6 +140,7 @@ class NodePlan::Round {
       Rows start = place.target;
       if (!PlanWithin(place, std::min(place.budget_bytes, RoomFor(place)), &start)) must_shift_ = true;
       place.SetRows(std::move(start));
+      AssignTiers(place, place.rows);
     }
     uint64_t in_force_bytes = 0;
     for (const Place& place : places_) in_force_bytes += place.hbm_bytes;
@@ -191,7 +199,34 @@ class NodePlan::Round {
     Rows rows = place.target;
     if (place.target_hbm_bytes > room) PlanWithin(place, room, &rows);
     place.SetRows(std::move(rows));
+    AssignTiers(place, place.rows);
     if (place.rows != place.target && shift_) WakeAt(now_s_ + node_.policy_.min_interval_s);
+  }
+
+  // The plan splits an operation over tiers, and has them full to the byte; whole operations in one tier each are more
+  // than fits, or less. So what isn't in a tier yet comes to the plan's only if there is room, else to the roomiest,
+  // the largest first.
+  void AssignTiers(Place& place, const Rows& rows) const {
+    std::vector<uint64_t> room;
+    for (size_t k = 0; k < node_.profile_.remote_tiers.size(); ++k) room.push_back(RoomIn(place, k));
+    const auto take = [&room](size_t tier, uint64_t bytes) {
+      if (room[tier] != kUnlimitedBytes) room[tier] -= std::min(room[tier], bytes);
+    };
+    std::vector<size_t> open;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (!place.is_there(i)) open.push_back(i);
+      if (place.is_there(i)) take(place.tiers[i], std::max(place.BytesOf(place.rows, i), place.BytesOf(rows, i)));
+    }
+    std::stable_sort(open.begin(), open.end(),
+                     [&](size_t a, size_t b) { return place.BytesOf(rows, a) > place.BytesOf(rows, b); });
+    for (const size_t i : open) {
+      size_t& tier = place.tiers[i];
+      tier = TierOf(place.plan.operations[i]);
+      if (room[tier] < place.BytesOf(rows, i)) {
+        tier = static_cast<size_t>(std::max_element(room.begin(), room.end()) - room.begin());
+      }
+      take(tier, place.BytesOf(rows, i));
+    }
   }
 
   // What the others leave.
@@ -205,8 +240,7 @@ class NodePlan::Round {
   bool PlanWithin(const Place& place, uint64_t hbm_bytes, Rows* rows) const {
     Profile profile = place.profile;
     for (size_t k = 0; k < profile.remote_tiers.size(); ++k) {
-      uint64_t& capacity = profile.remote_tiers[k].capacity_bytes;
-      if (capacity != kUnlimitedBytes) capacity -= std::min(capacity, RemoteBytesOfOthers(place, k));
+      profile.remote_tiers[k].capacity_bytes = RoomIn(place, k);
     }
     Pass pass = place.description().pass;
     pass.hbm_budget_bytes = hbm_bytes;
@@ -218,12 +252,18 @@ class NodePlan::Round {
     return true;
   }
 
+  uint64_t RoomIn(const Place& place, size_t tier) const {
+    const uint64_t capacity = node_.profile_.remote_tiers[tier].capacity_bytes;
+    if (capacity == kUnlimitedBytes) return capacity;
+    return capacity - std::min(capacity, RemoteBytesOfOthers(place, tier));
+  }
+
   uint64_t RemoteBytesOfOthers(const Place& but, size_t tier) const {
     uint64_t bytes = 0;
     for (const Place& place : places_) {
       if (&place == &but) continue;
       for (size_t i = 0; i < place.rows.size(); ++i) {
-        if (place.tiers[i] == tier) bytes += place.rows[i] * place.description().splits[i].row_bytes;
+        if (place.tiers[i] == tier) bytes += place.BytesOf(place.rows, i);
       }
     }
     return bytes;

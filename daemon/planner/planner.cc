@@ -108,12 +108,10 @@ BatchRate RateAt(const Profile& profile, uint64_t batch) {
 
 double OperationSeconds(const Profile& profile, const Operation& operation, absl::Span<const double> tier_ratios) {
   SessionTerms session;
-  session.link_bytes_per_s = profile.link_bytes_per_s;
+  const internal::LinkRates rates = internal::LinkRatesOf(profile);
+  session.link_bytes_per_s = rates.all_bytes_per_s;
+  session.tier_bytes_per_s = rates.tier_bytes_per_s;
   const size_t tiers = std::min({tier_ratios.size(), profile.remote_tiers.size(), kMaxRemoteTiers});
-  for (size_t k = 0; k < tiers; ++k) {
-    const double own = profile.remote_tiers[k].bytes_per_s;
-    session.tier_bytes_per_s[k] = own == 0 ? HUGE_VAL : own;
-  }
   return SecondsOf(session, internal::ItemOf(profile, operation), tier_ratios.subspan(0, tiers));
 }
 

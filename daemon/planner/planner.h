@@ -3,6 +3,7 @@
 // Operation i reads C_i bytes a pass, occupies S_i bytes, and needs F_i floating-point operations. With share x_k of
 // its rows on remote tier k and x = sum of x_k, it takes
 //     t_i = o + max( F_i / P,  C_i (1 - x) / H,  r + C_i x_k / (e B_k) for every tier k,  r + C_i x / (e B_link) )
+// (where a tier has a link of its own, B_k is that link's and B_link the sum over all links: see docs/planner.md),
 // where P, H, e and the times o and r depend on its batch, if the profile has such rates (BatchRate). r is the start of
 // remote reads, as far as it isn't hidden in what the operation takes with nothing remote.
 // Plan() minimises the sum of weight * t_i over all operations of all sessions, subject to lo_i <= x_i <= hi_i, each
@@ -44,6 +45,12 @@ struct RemoteTier {
   std::string name = "host";
   double bytes_per_s = 0;  // its own rate; 0: only the shared link limits it
   uint64_t capacity_bytes = kUnlimitedBytes;
+  uint64_t round_trip_ns = 0;  // this and the next two: 0: the shared link's; the planner itself doesn't use them
+  uint64_t knee_bytes = 0;
+  uint64_t cliff_bytes = 0;
+  // It is read over a link of its own, of bytes_per_s (above 0), and not over the shared one. At most one other tier
+  // then uses that.
+  bool own_link = false;
 };
 
 // What the matrix products' kernels reach at one batch, and what each operation takes beside.
@@ -59,7 +66,7 @@ inline constexpr size_t kMaxBatchRates = 64;
 
 struct Profile {
   double hbm_bytes_per_s = 0;
-  double link_bytes_per_s = 0;          // what all remote tiers share, by SM reads
+  double link_bytes_per_s = 0;          // what remote tiers without a link of their own share, by SM reads
   double copy_engine_bytes_per_s = 0;   // to HBM; 0: unknown; the planner itself doesn't use it
   double copy_to_host_bytes_per_s = 0;  // the same
   double flops_per_s = 0;

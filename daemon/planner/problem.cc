@@ -47,6 +47,22 @@ absl::Status CheckBatchRates(const std::vector<BatchRate>& rates) {
   return absl::OkStatus();
 }
 
+absl::Status CheckLinks(const Profile& profile) {
+  size_t shared = 0;
+  bool own = false;
+  for (size_t k = 0; k < profile.remote_tiers.size(); ++k) {
+    const RemoteTier& tier = profile.remote_tiers[k];
+    own = own || tier.own_link;
+    shared += tier.own_link ? 0 : 1;
+    if (!tier.own_link || tier.bytes_per_s > 0) continue;
+    return InvalidField(absl::StrCat("profile.remote_tiers[", k, "].bytes_per_s"), "is 0 with a link of its own",
+                        "above 0");
+  }
+  if (!own || shared <= 1) return absl::OkStatus();
+  return InvalidField("profile.remote_tiers", absl::StrCat(shared, " tiers share a link beside one that has its own"),
+                      "at most 1");
+}
+
 absl::Status CheckProfile(const Profile& profile) {
   DAK_RETURN_IF_ERROR(CheckRate("profile.hbm_bytes_per_s", profile.hbm_bytes_per_s, false));
   DAK_RETURN_IF_ERROR(CheckRate("profile.link_bytes_per_s", profile.link_bytes_per_s, false));
@@ -60,7 +76,7 @@ absl::Status CheckProfile(const Profile& profile) {
     DAK_RETURN_IF_ERROR(CheckRate(absl::StrCat("profile.remote_tiers[", k, "].bytes_per_s"),
                                   profile.remote_tiers[k].bytes_per_s, true));
   }
-  return absl::OkStatus();
+  return CheckLinks(profile);
 }
 
 absl::Status OperationFault(absl::string_view prefix, size_t index, absl::string_view field, absl::string_view problem,
@@ -138,10 +154,10 @@ SessionTerms TermsOf(const Profile& profile, double weight, double share) {
     if (rate.link_bytes_per_s == 0) continue;
     terms.least_link_share = std::min(terms.least_link_share, rate.link_bytes_per_s / profile.link_bytes_per_s);
   }
-  terms.link_bytes_per_s = profile.link_bytes_per_s * share;
+  const LinkRates rates = LinkRatesOf(profile);
+  terms.link_bytes_per_s = rates.all_bytes_per_s * share;
   for (size_t k = 0; k < profile.remote_tiers.size(); ++k) {
-    const double own = profile.remote_tiers[k].bytes_per_s;
-    terms.tier_bytes_per_s[k] = own == 0 ? kInfinite : own * share;
+    terms.tier_bytes_per_s[k] = rates.tier_bytes_per_s[k] * share;
   }
   return terms;
 }
@@ -164,6 +180,26 @@ absl::Status CheckItFits(const Problem& problem, double least_remote, double mos
 }
 
 }  // namespace
+
+LinkRates LinkRatesOf(const Profile& profile) {
+  LinkRates rates;
+  bool shared = false;
+  bool own = false;
+  for (const RemoteTier& tier : profile.remote_tiers) {
+    (tier.own_link ? own : shared) = true;
+    if (tier.own_link) rates.all_bytes_per_s += tier.bytes_per_s;
+  }
+  if (shared || !own) rates.all_bytes_per_s += profile.link_bytes_per_s;
+  const size_t tiers = std::min(profile.remote_tiers.size(), kMaxRemoteTiers);
+  for (size_t k = 0; k < tiers; ++k) {
+    const RemoteTier& tier = profile.remote_tiers[k];
+    double& rate = rates.tier_bytes_per_s[k];
+    rate = tier.bytes_per_s == 0 ? kInfinite : tier.bytes_per_s;
+    // The sum bounds it no more.
+    if (own && !tier.own_link) rate = std::min(rate, profile.link_bytes_per_s);
+  }
+  return rates;
+}
 
 Item ItemOf(const Profile& profile, const Operation& operation) {
   const BatchRate rate = RateAt(profile, operation.batch);

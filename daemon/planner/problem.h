@@ -51,6 +51,14 @@ struct Problem {
   std::vector<Item> items;
 };
 
+// What the links give. The planner's term for all remote reads together uses their sum: where every link has one tier
+// it never binds (docs/planner.md), and where no tier has its own link it is the shared one's.
+struct LinkRates {
+  double all_bytes_per_s = 0;
+  PerTier tier_bytes_per_s{};  // infinite where only the link limits
+};
+LinkRates LinkRatesOf(const Profile& profile);
+
 Item ItemOf(const Profile& profile, const Operation& operation);
 
 // Checks every field and that a plan exists. `single_pass`: fields are named without "passes[0].".

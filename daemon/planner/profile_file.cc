@@ -11,6 +11,8 @@ namespace {
 
 using internal::JsonFields;
 
+constexpr uint64_t kMostRoundTripNs = 1'000'000'000;
+
 absl::StatusOr<double> Rate(const JsonFields& fields, const std::string& field, bool may_be_zero) {
   DAK_ASSIGN_OR_RETURN(const double rate, may_be_zero ? fields.NumberOr(field, 0) : fields.Number(field));
   if (may_be_zero ? rate >= 0 : rate > 0) return rate;
@@ -20,14 +22,18 @@ absl::StatusOr<double> Rate(const JsonFields& fields, const std::string& field, 
 
 absl::StatusOr<RemoteTier> ParseTier(const nlohmann::json& value, size_t index) {
   const std::string name = absl::StrCat("remote_tiers[", index, "]");
-  if (!value.is_object())
-    return InvalidField(name, "not an object", "an object with name, bytes_per_s, capacity_bytes");
+  if (!value.is_object()) return InvalidField(name, "not an object", "an object with a name");
   const JsonFields fields(value, name + ".");
-  DAK_RETURN_IF_ERROR(fields.CheckNoOthers({"name", "bytes_per_s", "capacity_bytes"}));
+  DAK_RETURN_IF_ERROR(fields.CheckNoOthers(
+      {"name", "bytes_per_s", "capacity_bytes", "round_trip_ns", "knee_bytes", "cliff_bytes", "own_link"}));
   RemoteTier tier;
   DAK_ASSIGN_OR_RETURN(tier.name, fields.Text("name"));
   DAK_ASSIGN_OR_RETURN(tier.bytes_per_s, Rate(fields, "bytes_per_s", true));
   DAK_ASSIGN_OR_RETURN(tier.capacity_bytes, fields.CountOr("capacity_bytes", 0, kMaxTotalBytes, kUnlimitedBytes));
+  DAK_ASSIGN_OR_RETURN(tier.round_trip_ns, fields.CountOr("round_trip_ns", 0, kMostRoundTripNs, 0));
+  DAK_ASSIGN_OR_RETURN(tier.knee_bytes, fields.CountOr("knee_bytes", 0, kMaxOperationBytes, 0));
+  DAK_ASSIGN_OR_RETURN(tier.cliff_bytes, fields.CountOr("cliff_bytes", 0, kMaxOperationBytes, 0));
+  DAK_ASSIGN_OR_RETURN(tier.own_link, fields.BoolOr("own_link", false));
   return tier;
 }
 
@@ -87,7 +93,7 @@ absl::StatusOr<Profile> ParseProfile(const std::string& json) {
   DAK_ASSIGN_OR_RETURN(profile.link_bytes_per_s, Rate(fields, "link_bytes_per_s", false));
   DAK_ASSIGN_OR_RETURN(profile.flops_per_s, Rate(fields, "flops_per_s", false));
   DAK_ASSIGN_OR_RETURN(profile.copy_engine_bytes_per_s, Rate(fields, "copy_engine_bytes_per_s", true));
-  DAK_ASSIGN_OR_RETURN(profile.round_trip_ns, fields.CountOr("round_trip_ns", 0, 1'000'000'000, 0));
+  DAK_ASSIGN_OR_RETURN(profile.round_trip_ns, fields.CountOr("round_trip_ns", 0, kMostRoundTripNs, 0));
   DAK_ASSIGN_OR_RETURN(profile.knee_bytes, fields.CountOr("knee_bytes", 0, kMaxOperationBytes, 0));
   DAK_ASSIGN_OR_RETURN(profile.cliff_bytes, fields.CountOr("cliff_bytes", 0, kMaxOperationBytes, 0));
   DAK_ASSIGN_OR_RETURN(profile.copy_to_host_bytes_per_s, Rate(fields, "copy_to_host_bytes_per_s", true));
@@ -108,6 +114,10 @@ std::string FormatProfile(const Profile& profile) {
   for (const RemoteTier& tier : profile.remote_tiers) {
     nlohmann::ordered_json one = {{"name", tier.name}, {"bytes_per_s", tier.bytes_per_s}};
     if (tier.capacity_bytes != kUnlimitedBytes) one["capacity_bytes"] = tier.capacity_bytes;
+    if (tier.round_trip_ns > 0) one["round_trip_ns"] = tier.round_trip_ns;
+    if (tier.knee_bytes > 0) one["knee_bytes"] = tier.knee_bytes;
+    if (tier.cliff_bytes > 0) one["cliff_bytes"] = tier.cliff_bytes;
+    if (tier.own_link) one["own_link"] = true;
     object["remote_tiers"].push_back(one);
   }
   for (const BatchRate& rate : profile.batch_rates) {

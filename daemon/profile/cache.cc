@@ -69,7 +69,7 @@ absl::StatusOr<config::MeasuredProfile> LoadMeasured(const std::string& path, co
   Silence silence;
   parser.RecordErrorsTo(&silence);
   config::MeasuredProfile measured;
-  // Without the last field a file was cut short.
+  // Without its last fields a file was cut short.
   if (!parser.ParseFromString(text, &measured) || !measured.has_profile()) {
     return absl::InvalidArgumentError(absl::StrCat(path, " is no measured profile"));
   }
@@ -79,6 +79,10 @@ absl::StatusOr<config::MeasuredProfile> LoadMeasured(const std::string& path, co
   if (measured.device_uuid() != device.uuid) return Foreign(path, "device", measured.device_uuid(), device.uuid);
   if (measured.device_name() != device.name) return Foreign(path, "device", measured.device_name(), device.name);
   if (measured.driver() != device.driver) return Foreign(path, "driver", measured.driver(), device.driver);
+  if (!measured.has_cxl_numa_node()) return absl::InvalidArgumentError(absl::StrCat(path, " is no measured profile"));
+  if (measured.cxl_numa_node() != device.cxl_numa_node) {
+    return Foreign(path, "cxl node", absl::StrCat(measured.cxl_numa_node()), absl::StrCat(device.cxl_numa_node));
+  }
   return measured;
 }
 
@@ -87,6 +91,7 @@ absl::Status StoreMeasured(const std::string& path, const DeviceDescription& dev
   measured.set_device_uuid(device.uuid);
   measured.set_device_name(device.name);
   measured.set_driver(device.driver);
+  measured.set_cxl_numa_node(device.cxl_numa_node);
   const std::string directory = path.substr(0, path.rfind('/'));
   if (::mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST) return SystemError(directory);
   std::string text;

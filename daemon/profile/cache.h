@@ -1,11 +1,11 @@
 // A measured profile, kept in a file: one a device, in protobuf's text format (config::MeasuredProfile).
 //
-// A file is good for one device, driver and format of the file; the format's number changes with what is measured and
-// how. Files are replaced atomically: a reader sees the old one or the new one, whole.
+// A file is good for one device, driver, NUMA node of the cxl tier, and format of the file; the format's number changes
+// with what is measured and how. Files are replaced atomically: a reader sees the old one or the new one, whole.
 //
 // Thread safety: pure but for the file system. Errors: NOT_FOUND if there is no file; FAILED_PRECONDITION if it is
-// another device's, driver's or format's; INVALID_ARGUMENT if it isn't such a file at all; what the system says when
-// one can't be written (UNAVAILABLE).
+// another device's, driver's, node's or format's; INVALID_ARGUMENT if it isn't such a file at all; what the system says
+// when one can't be written (UNAVAILABLE).
 #ifndef DAK_DAEMON_PROFILE_CACHE_H_
 #define DAK_DAEMON_PROFILE_CACHE_H_
 
@@ -19,7 +19,7 @@
 
 namespace dak::daemon {
 
-inline constexpr uint32_t kProfileFormat = 1;
+inline constexpr uint32_t kProfileFormat = 2;  // 1 had no links but the host's
 
 // "<cache_dir>/profile-<uuid, or the name's letters and digits>.textproto".
 std::string ProfilePath(const std::string& cache_dir, const DeviceDescription& device);

@@ -118,7 +118,12 @@ absl::StatusOr<Measurement> MeasureInChild(const std::vector<std::string>& comma
 }
 
 std::vector<std::string> MeasuringCommand(const std::string& program, const DeviceDescription& device) {
-  return {program, "--print-profile", "--profile=once", "--device=cuda", absl::StrCat("--gpu=", device.ordinal)};
+  return {program,
+          "--print-profile",
+          "--profile=once",
+          "--device=cuda",
+          absl::StrCat("--gpu=", device.ordinal),
+          absl::StrCat("--cxl-numa-node=", device.cxl_numa_node)};
 }
 
 }  // namespace dak::daemon

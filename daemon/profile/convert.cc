@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
+#include "allocator/base/tier.h"
 
 namespace dak::daemon {
 namespace {
@@ -59,6 +60,29 @@ absl::Status ApplyBatchRates(const config::Profile& config, planner::Profile* pr
   return absl::OkStatus();
 }
 
+planner::RemoteTier* FindTier(planner::Profile* profile, const std::string& name) {
+  for (planner::RemoteTier& tier : profile->remote_tiers) {
+    if (tier.name == name) return &tier;
+  }
+  return nullptr;
+}
+
+absl::Status ApplyCxl(const config::Path& config, planner::Profile* profile) {
+  const std::string name = TierName(Tier::kCxl);
+  planner::RemoteTier* tier = FindTier(profile, name);
+  if (tier == nullptr) {
+    tier = &profile->remote_tiers.emplace_back();
+    tier->name = name;
+  }
+  if (config.has_bytes_per_s())
+    DAK_RETURN_IF_ERROR(SetRate("cxl.bytes_per_s", config.bytes_per_s(), &tier->bytes_per_s));
+  if (config.has_round_trip_ns()) tier->round_trip_ns = config.round_trip_ns();
+  if (config.has_knee_bytes()) tier->knee_bytes = config.knee_bytes();
+  if (config.has_cliff_bytes()) tier->cliff_bytes = config.cliff_bytes();
+  if (!config.has_round_trip_ns() || config.round_trip_ns() > 0) return absl::OkStatus();
+  return InvalidField("profile.cxl.round_trip_ns", "is 0", "at least 1");
+}
+
 }  // namespace
 
 bool HasValues(const config::Profile& config) {
@@ -92,7 +116,7 @@ absl::Status ApplyValues(const config::Profile& config, planner::Profile* profil
   if (config.has_knee_bytes()) profile->knee_bytes = config.knee_bytes();
   if (config.has_cliff_bytes()) profile->cliff_bytes = config.cliff_bytes();
   if (profile->round_trip_ns == 0) return InvalidField("profile.round_trip_ns", "is 0", "at least 1");
-  return absl::OkStatus();
+  return config.has_cxl() ? ApplyCxl(config.cxl(), profile) : absl::OkStatus();
 }
 
 config::Profile ValuesOf(const planner::Profile& profile) {
@@ -113,6 +137,14 @@ config::Profile ValuesOf(const planner::Profile& profile) {
     to->set_operation_s(rate.operation_s);
     if (rate.link_bytes_per_s > 0) to->set_link_bytes_per_s(rate.link_bytes_per_s);
     to->set_remote_s(rate.remote_s);
+  }
+  for (const planner::RemoteTier& tier : profile.remote_tiers) {
+    if (tier.name != TierName(Tier::kCxl)) continue;
+    config::Path* path = config.mutable_cxl();
+    if (tier.bytes_per_s > 0) path->set_bytes_per_s(tier.bytes_per_s);
+    if (tier.round_trip_ns > 0) path->set_round_trip_ns(tier.round_trip_ns);
+    if (tier.knee_bytes > 0) path->set_knee_bytes(tier.knee_bytes);
+    if (tier.cliff_bytes > 0) path->set_cliff_bytes(tier.cliff_bytes);
   }
   return config;
 }

@@ -10,6 +10,7 @@ namespace dak::daemon {
 
 // Lays the values that `config` has over `profile`; INVALID_ARGUMENT names the field ("profile.hbm_bytes_per_s").
 // Rates by batch replace those of `profile` as a whole; none of them survive a changed rate of HBM, link or flops.
+// Those of `cxl` are the remote tier's of that name, which is added where there is none.
 absl::Status ApplyValues(const config::Profile& config, planner::Profile* profile);
 // Whether ApplyValues would change anything.
 bool HasValues(const config::Profile& config);

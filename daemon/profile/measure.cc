@@ -61,6 +61,16 @@ class Measuring {
     return std::move(result_);
   }
 
+  absl::StatusOr<planner::RemoteTier> RunPath(const std::string& name) {
+    DAK_RETURN_IF_ERROR(MeasureLink());
+    DAK_RETURN_IF_ERROR(MeasureRoundTrip());
+    const planner::Profile& profile = result_.profile;
+    return planner::RemoteTier{.name = name,
+                               .bytes_per_s = profile.link_bytes_per_s,
+                               .round_trip_ns = profile.round_trip_ns,
+                               .knee_bytes = profile.knee_bytes};
+  }
+
  private:
   double Elapsed() const { return options_.seconds_now() - begin_s_; }
 
@@ -78,18 +88,24 @@ class Measuring {
     DAK_ASSIGN_OR_RETURN(profile.hbm_bytes_per_s, Rate("HBM", probe_.HbmBytesPerS()));
     options_.log(absl::StrFormat("HBM %.0f GB/s", profile.hbm_bytes_per_s * 1e-9));
     DAK_RETURN_IF_ERROR(MeasureLink());
-    DAK_RETURN_IF_ERROR(CheckTime());
-    DAK_ASSIGN_OR_RETURN(const double trip_s,
-                         Plausible("round trip", probe_.RoundTripSeconds(), kLeastRoundTripS, kMostRoundTripS));
-    profile.round_trip_ns = static_cast<uint64_t>(std::llround(trip_s * 1e9));
+    DAK_RETURN_IF_ERROR(MeasureRoundTrip());
     DAK_ASSIGN_OR_RETURN(profile.copy_engine_bytes_per_s, Rate("copy to HBM", probe_.CopyEngineBytesPerS(true)));
     DAK_ASSIGN_OR_RETURN(profile.copy_to_host_bytes_per_s, Rate("copy to host", probe_.CopyEngineBytesPerS(false)));
-    options_.log(absl::StrFormat("round trip %.2f us, copy engine %.1f GB/s to HBM, %.1f GB/s to host", trip_s * 1e6,
+    options_.log(absl::StrFormat("copy engine %.1f GB/s to HBM, %.1f GB/s to host",
                                  profile.copy_engine_bytes_per_s * 1e-9, profile.copy_to_host_bytes_per_s * 1e-9));
     DAK_RETURN_IF_ERROR(CheckTime());
     DAK_ASSIGN_OR_RETURN(profile.flops_per_s,
                          Plausible("tensor cores", probe_.FlopsPerS(), kLeastFlopsPerS, kMostFlopsPerS));
     options_.log(absl::StrFormat("tensor cores %.0f TFLOP/s", profile.flops_per_s * 1e-12));
+    return absl::OkStatus();
+  }
+
+  absl::Status MeasureRoundTrip() {
+    DAK_RETURN_IF_ERROR(CheckTime());
+    DAK_ASSIGN_OR_RETURN(const double trip_s,
+                         Plausible("round trip", probe_.RoundTripSeconds(), kLeastRoundTripS, kMostRoundTripS));
+    result_.profile.round_trip_ns = static_cast<uint64_t>(std::llround(trip_s * 1e9));
+    options_.log(absl::StrFormat("round trip %.2f us", trip_s * 1e6));
     return absl::OkStatus();
   }
 
@@ -213,6 +229,11 @@ class Measuring {
 };
 
 }  // namespace
+
+absl::StatusOr<planner::RemoteTier> MeasurePath(kernels::Probe& probe, const std::string& name,
+                                                const MeasureOptions& options) {
+  return Measuring(probe, {}, options).RunPath(name);
+}
 
 absl::StatusOr<Measurement> MeasureProfile(kernels::Probe& probe, const planner::Profile& otherwise,
                                            const MeasureOptions& options) {

@@ -35,6 +35,11 @@ struct Measurement {
   std::vector<std::string> left_out;  // "cliff: INTERNAL: ..."
 };
 
+// What a path to remote memory does whose probe this is: its rate, round trip and knee, for a tier beside the host's.
+// Not its cliff: HBM suffers from what all links bring.
+absl::StatusOr<planner::RemoteTier> MeasurePath(kernels::Probe& probe, const std::string& name,
+                                                const MeasureOptions& options);
+
 absl::StatusOr<Measurement> MeasureProfile(kernels::Probe& probe, const planner::Profile& otherwise,
                                            const MeasureOptions& options);
 

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <ctime>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include "daemon/planner/profile_file.h"
 #include "daemon/profile/cache.h"
 #include "daemon/profile/convert.h"
+#include "daemon/profile/links.h"
 #include "daemon/profile/measure.h"
 #include "daemon/session/clock.h"
 
@@ -116,17 +118,39 @@ void Measure(const std::string& path, const DeviceDescription& device, const Mea
   if (!stored.ok()) Note(absl::StrCat("cache: ", stored.message()), node);
 }
 
+absl::Status MeasureCxl(const ProbeFactory& make_probe, const DeviceDescription& device, const MeasureOptions& options,
+                        planner::Profile* profile) {
+  DAK_ASSIGN_OR_RETURN(const std::unique_ptr<kernels::Probe> probe, make_probe(device.ordinal, device.cxl_numa_node));
+  const std::string name = TierName(Tier::kCxl);
+  DAK_ASSIGN_OR_RETURN(planner::RemoteTier measured, MeasurePath(*probe, name, options));
+  std::vector<planner::RemoteTier>& tiers = profile->remote_tiers;
+  tiers.erase(std::remove_if(tiers.begin(), tiers.end(), [&](const auto& tier) { return tier.name == name; }),
+              tiers.end());
+  tiers.push_back(std::move(measured));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 Measurer MeasureWith(ProbeFactory make_probe) {
   return [make_probe = std::move(make_probe)](const DeviceDescription& device,
                                               const planner::Profile& otherwise) -> absl::StatusOr<Measurement> {
     const double begin_s = SecondsNow();
-    DAK_ASSIGN_OR_RETURN(const std::unique_ptr<kernels::Probe> probe, make_probe(device.ordinal));
-    return MeasureProfile(*probe, otherwise,
-                          {.budget_s = kMeasuringBudgetS - (SecondsNow() - begin_s),
-                           .seconds_now = SecondsNow,
-                           .log = [](const std::string& line) { spdlog::info("profile: {}", line); }});
+    const auto options = [begin_s] {
+      return MeasureOptions{.budget_s = kMeasuringBudgetS - (SecondsNow() - begin_s),
+                            .seconds_now = SecondsNow,
+                            .log = [](const std::string& line) { spdlog::info("profile: {}", line); }};
+    };
+    absl::StatusOr<Measurement> measured = absl::InternalError("not measured");
+    {
+      DAK_ASSIGN_OR_RETURN(const std::unique_ptr<kernels::Probe> probe, make_probe(device.ordinal, -1));
+      measured = MeasureProfile(*probe, otherwise, options());
+    }
+    if (measured.ok() && device.cxl_numa_node >= 0) {
+      const absl::Status status = MeasureCxl(make_probe, device, options(), &measured->profile);
+      if (!status.ok()) measured->left_out.push_back(absl::StrCat("cxl: ", status.message()));
+    }
+    return measured;
   };
 }
 
@@ -151,6 +175,7 @@ absl::StatusOr<NodeProfile> ObtainProfile(const config::Profile& config, const D
     if (!found && config.source() != "cached") Measure(path, device, measure, &node);
   }
   DAK_RETURN_IF_ERROR(ApplyValues(config, &node.profile));
+  MatchLinks(device, &node.profile);
   if (given || HasValues(config)) node.source = "configured";
   return node;
 }

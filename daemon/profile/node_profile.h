@@ -3,6 +3,7 @@
 // In this order: a named machine or a file that the configuration gives; on a cuda device what was measured before and
 // kept (profile.cache_dir), or what is measured now; else the default, which is the emulated device's own model, or on
 // cuda an H100 on PCIe 5. Single values of the configuration override whatever came out.
+// Which tier has a link of its own is the device's to say, whatever a file says.
 // A measurement that fails never stops the daemon: it is logged, listed in `failures`, and the default is taken.
 //
 // Thread safety: one call at a time for a device. Errors: INVALID_ARGUMENT that names the field of the configuration.
@@ -38,8 +39,9 @@ struct NodeProfile {
 
 // Measures a device; what it doesn't measure is `otherwise`'s.
 using Measurer = std::function<absl::StatusOr<Measurement>(const DeviceDescription&, const planner::Profile&)>;
-// With a probe in this process. `make_probe` takes the device's ordinal.
-using ProbeFactory = std::function<absl::StatusOr<std::unique_ptr<kernels::Probe>>(int)>;
+// With probes in this process, one after the other: of host memory, and of the cxl tier's where the device has one.
+// `make_probe` takes the device's ordinal, and the NUMA node of the memory, -1 for whichever is nearest.
+using ProbeFactory = std::function<absl::StatusOr<std::unique_ptr<kernels::Probe>>(int, int)>;
 Measurer MeasureWith(ProbeFactory make_probe);
 
 absl::StatusOr<NodeProfile> ObtainProfile(const config::Profile& config, const DeviceDescription& device,

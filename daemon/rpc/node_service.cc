@@ -74,9 +74,10 @@ grpc::Status NodeServiceImpl::GetCongestion(grpc::ServerContext* context, const 
     for (const LinkSnapshot& snapshot : service_->congestion->Snapshot()) {
       v1::LinkState* link = response->add_links();
       link->set_link(number++);
-      link->set_bandwidth_bytes_per_s(static_cast<uint64_t>(snapshot.profile.bandwidth_bytes_per_s));
-      link->set_base_round_trip_ns(snapshot.profile.round_trip_ns);
+      link->set_bandwidth_bytes_per_s(static_cast<uint64_t>(snapshot.link.profile.bandwidth_bytes_per_s));
+      link->set_base_round_trip_ns(snapshot.link.profile.round_trip_ns);
       link->set_target_bytes(snapshot.target_bytes);
+      for (const Tier tier : snapshot.link.tiers) link->add_tiers(static_cast<v1::Tier>(tier));
       for (const SessionLinkState& from : snapshot.sessions) {
         v1::SessionWindow* window = link->add_sessions();
         window->set_session_id(from.state.session_id);

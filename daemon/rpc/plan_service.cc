@@ -67,6 +67,29 @@ absl::StatusOr<planner::RowSplit> SplitFrom(absl::string_view field, const v1::O
                            .row_bytes = stored_bytes / message.rows()};
 }
 
+void FillLinks(const ServiceContext& service, v1::Profile* out) {
+  for (const LinkSnapshot& snapshot : service.congestion->Snapshot()) {
+    const NodeLink& from = snapshot.link;
+    v1::LinkProfile* link = out->add_links();
+    link->set_link(static_cast<uint32_t>(out->links_size()) - 1);
+    link->set_bytes_per_s(from.profile.bandwidth_bytes_per_s);
+    link->set_round_trip_ns(from.profile.round_trip_ns);
+    link->set_knee_bytes(from.knee_bytes);
+    link->set_cliff_bytes(from.profile.cliff_bytes);
+    for (const Tier tier : from.tiers) {
+      link->add_tiers(static_cast<v1::Tier>(tier));
+      for (const planner::RemoteTier& known : service.planning->profile().remote_tiers) {
+        if (known.name != TierName(tier) || known.own_link || known.bytes_per_s == 0) continue;
+        v1::TierRate* rate = link->add_rates();
+        rate->set_tier(static_cast<v1::Tier>(tier));
+        rate->set_bytes_per_s(known.bytes_per_s);
+        rate->set_round_trip_ns(known.round_trip_ns);
+        rate->set_knee_bytes(known.knee_bytes);
+      }
+    }
+  }
+}
+
 void FillProfile(const NodeProfile& node, v1::Profile* out) {
   const planner::Profile& profile = node.profile;
   out->set_hbm_bytes_per_s(profile.hbm_bytes_per_s);
@@ -162,6 +185,7 @@ grpc::Status PlanServiceImpl::GetProfile(grpc::ServerContext* context, const v1:
                                          v1::Profile* response) {
   return HandleCall(*service_, *context, "dak.v1.PlanService/GetProfile", [&](const Peer&) {
     FillProfile(service_->profile, response);
+    FillLinks(*service_, response);
     return absl::OkStatus();
   });
 }

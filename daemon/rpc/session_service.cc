@@ -73,7 +73,7 @@ grpc::Status SessionServiceImpl::KeepSession(grpc::ServerContext* context, const
     DAK_ASSIGN_OR_RETURN(const SessionPtr session, service_->sessions->Authenticate(request->session_token(), caller));
     const SessionPlanPtr plan = session->plan();
     response->set_plan_version(plan == nullptr ? 0 : plan->in_force.version);
-    response->set_window_bytes(session->pages().ReadWindow(0));
+    response->set_window_bytes(session->pages().ReadWindows());
     return absl::OkStatus();
   });
 }
@@ -105,7 +105,7 @@ void SessionServiceImpl::FillSession(const Session& session, v1::SessionInfo* in
     used->set_bytes(quota->used_bytes);
   }
   info->set_tensor_count(session.tensor_count());
-  info->set_window_bytes(session.pages().ReadWindow(0));
+  info->set_window_bytes(session.pages().ReadWindows());
   const SessionPlanPtr plan = session.plan();
   info->set_plan_version(plan == nullptr ? 0 : plan->in_force.version);
   info->set_age_ns(MonotonicNs() - identity.opened_ns);

@@ -50,21 +50,23 @@ constexpr uint64_t kSlackNs = 200'000;
 // Spaces chunks out such that the rate allowed isn't passed.
 class Pacer {
  public:
-  explicit Pacer(CongestionLoop* congestion) : congestion_(congestion), next_ns_(MonotonicNs()) {
-    if (congestion_ != nullptr) congestion_->BeginBackground();
+  Pacer(CongestionLoop* congestion, uint32_t link) : congestion_(congestion), link_(link), next_ns_(MonotonicNs()) {
+    if (congestion_ != nullptr) congestion_->BeginBackground(link_);
   }
   ~Pacer() {
-    if (congestion_ != nullptr) congestion_->EndBackground();
+    if (congestion_ != nullptr) congestion_->EndBackground(link_);
   }
+  Pacer(const Pacer&) = delete;
+  Pacer& operator=(const Pacer&) = delete;
   uint64_t ChunkBytes() const {
     if (congestion_ == nullptr) return kMostChunkBytes;
-    const double bytes = congestion_->BackgroundBytesPerS() * kChunkSeconds;
+    const double bytes = congestion_->BackgroundBytesPerS(link_) * kChunkSeconds;
     return std::clamp(static_cast<uint64_t>(bytes), kLeastChunkBytes, kMostChunkBytes);
   }
   void Await(uint64_t bytes) {
     if (congestion_ == nullptr) return;
     const uint64_t now_ns = MonotonicNs();
-    const double rate = std::max(congestion_->BackgroundBytesPerS(), 1.0);
+    const double rate = std::max(congestion_->BackgroundBytesPerS(link_), 1.0);
     const uint64_t chunk_ns = static_cast<uint64_t>(static_cast<double>(bytes) / rate * kNsPerSecond);
     // A copy that was held up for longer doesn't catch up: its neighbours would pay for it.
     next_ns_ = std::max(next_ns_ + chunk_ns, now_ns - kSlackNs);
@@ -73,24 +75,42 @@ class Pacer {
 
  private:
   CongestionLoop* const congestion_;
+  const uint32_t link_;
   uint64_t next_ns_;
 };
 
-absl::Status CopyOne(Device& device, Mappings& mappings, Pacer& pacer, const CopyStep& step, const CopyHooks& hooks,
+// One a link, from the first step that crosses it to the end.
+class Pacers {
+ public:
+  Pacers(const DeviceDescription& device, CongestionLoop* congestion) : device_(device), congestion_(congestion) {}
+  Pacer* Of(const CopyStep& step) {
+    if (!CrossesLink(step)) return nullptr;
+    const Tier remote = IsRemote(step.source->tier()) ? step.source->tier() : step.target->tier();
+    std::unique_ptr<Pacer>& pacer = pacers_[device_.LinkOf(remote)];
+    if (pacer == nullptr) pacer = std::make_unique<Pacer>(congestion_, device_.LinkOf(remote));
+    return pacer.get();
+  }
+
+ private:
+  const DeviceDescription& device_;
+  CongestionLoop* const congestion_;
+  absl::flat_hash_map<uint32_t, std::unique_ptr<Pacer>> pacers_;
+};
+
+absl::Status CopyOne(Device& device, Mappings& mappings, Pacer* pacer, const CopyStep& step, const CopyHooks& hooks,
                      CopyStats* stats) {
   DAK_ASSIGN_OR_RETURN(const Mapping* const source, mappings.Of(step.source));
   DAK_ASSIGN_OR_RETURN(Mapping* const target, mappings.Of(step.target));
-  const bool paced = CrossesLink(step);
   uint64_t& done = stats->bytes[TierIndex(step.source->tier())][TierIndex(step.target->tier())];
   for (uint64_t at = 0; at < step.bytes;) {
     DAK_RETURN_IF_ERROR(hooks.check());
-    const uint64_t chunk = std::min(paced ? pacer.ChunkBytes() : kMostChunkBytes, step.bytes - at);
+    const uint64_t chunk = std::min(pacer != nullptr ? pacer->ChunkBytes() : kMostChunkBytes, step.bytes - at);
     DAK_RETURN_IF_ERROR(
         device.Copy(*source, step.source_offset_bytes + at, *target, step.target_offset_bytes + at, chunk));
     at += chunk;
     done += chunk;
     if (hooks.progress != nullptr) hooks.progress(stats->total_bytes());
-    if (paced) pacer.Await(chunk);
+    if (pacer != nullptr) pacer->Await(chunk);
   }
   return absl::OkStatus();
 }
@@ -131,10 +151,10 @@ absl::Status CopyAll(Device& device, CongestionLoop* congestion, absl::Span<cons
                      const CopyHooks& hooks, CopyStats* stats) {
   const uint64_t begin_ns = MonotonicNs();
   Mappings mappings(&device);
-  Pacer pacer(LinkBytes(steps) > 0 ? congestion : nullptr);
+  Pacers pacers(device.description(), congestion);
   absl::Status status;
   for (const CopyStep& step : steps) {
-    status = CopyOne(device, mappings, pacer, step, hooks, stats);
+    status = CopyOne(device, mappings, pacers.Of(step), step, hooks, stats);
     if (!status.ok()) break;
   }
   stats->duration_ns = MonotonicNs() - begin_ns;

@@ -1,9 +1,9 @@
 // Copies between segments, for migration: in chunks, at the rate that the congestion controller leaves to the daemon's
 // own traffic, until somebody wants it to end.
 //
-// What crosses the link is paced; copies within a tier aren't. Segments are mapped for the length of the call. A copy
-// that ends early, by a failure or by `check`, leaves the sources as they were and the targets half written: they are
-// the caller's to destroy.
+// What crosses a link is paced as that link allows; copies between remote tiers aren't. Segments are mapped for the
+// length of the call. A copy that ends early, by a failure or by `check`, leaves the sources as they were and the
+// targets half written: they are the caller's to destroy.
 //
 // Thread safety: calls share nothing. Errors: the driver's, and what `check` says.
 #ifndef DAK_DAEMON_SESSION_COPIER_H_
@@ -45,7 +45,7 @@ struct CopyHooks {
 };
 
 uint64_t TotalBytes(absl::Span<const CopyStep> steps);
-// Bytes of the steps that cross the link.
+// Bytes of the steps that cross a link.
 uint64_t LinkBytes(absl::Span<const CopyStep> steps);
 
 // `stats` has what was copied, also after a failure. `congestion` null: unpaced.

@@ -76,6 +76,12 @@ void SessionPages::WritePlanVersion(uint64_t version) {
 
 void SessionPages::WriteExchange(uint64_t number) { Store(ControlOf(*control_)->links[0].exchange, number); }
 
+uint64_t SessionPages::ReadWindows() const {
+  uint64_t sum = 0;
+  for (uint32_t link = 0; link < link_count_; ++link) sum += ReadWindow(link);
+  return sum;
+}
+
 uint64_t SessionPages::ReadWindow(uint32_t link) const { return Load(ControlOf(*control_)->links[link].window_bytes); }
 
 }  // namespace dak::daemon

@@ -43,6 +43,7 @@ class SessionPages {
   // Its one caller is the session's operation under way.
   void WriteExchange(uint64_t number);
   uint64_t ReadWindow(uint32_t link) const;
+  uint64_t ReadWindows() const;  // of all links together
 
  private:
   SessionPages(std::unique_ptr<SharedPage> control, std::unique_ptr<SharedPage> report, uint32_t link_count)

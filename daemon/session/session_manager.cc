@@ -26,9 +26,8 @@ absl::Status UnknownSession() {
 
 }  // namespace
 
-SessionManager::SessionManager(SessionEnvironment* environment, CongestionLoop* congestion, uint32_t link_count,
-                               uint64_t lease_ns)
-    : environment_(environment), congestion_(congestion), link_count_(link_count), lease_ns_(lease_ns) {
+SessionManager::SessionManager(SessionEnvironment* environment, CongestionLoop* congestion, uint64_t lease_ns)
+    : environment_(environment), congestion_(congestion), lease_ns_(lease_ns) {
   reaper_ = std::thread([this] {
     ::pthread_setname_np(::pthread_self(), "dak-reaper");
     Reap();
@@ -142,7 +141,7 @@ absl::StatusOr<SessionPtr> SessionManager::MakeSession(const OpenRequest& reques
     identity.id = next_session_id_++;
   }
   DAK_ASSIGN_OR_RETURN(std::shared_ptr<SessionPages> shared,
-                       SessionPages::Create(*environment_->device, identity.id, link_count_, pages));
+                       SessionPages::Create(*environment_->device, identity.id, congestion_->link_count(), pages));
   DAK_RETURN_IF_ERROR(environment_->ledger->OpenSession(identity.id, request.quota_bytes));
   absl::Status added = congestion_->Add(identity.id, identity.name, identity.weight, shared);
   if (!added.ok()) {

@@ -46,7 +46,7 @@ struct OpenResult {
 class SessionManager {
  public:
   // Everything that is pointed at outlives the manager. lease_ns 0: none.
-  SessionManager(SessionEnvironment* environment, CongestionLoop* congestion, uint32_t link_count, uint64_t lease_ns);
+  SessionManager(SessionEnvironment* environment, CongestionLoop* congestion, uint64_t lease_ns);
   ~SessionManager();
 
   // A connection on handles.sock: its number and its ticket.
@@ -105,7 +105,6 @@ class SessionManager {
 
   SessionEnvironment* const environment_;
   CongestionLoop* const congestion_;
-  const uint32_t link_count_;
   const uint64_t lease_ns_;
   Send send_;
   std::function<void(uint64_t)> on_expired_;

@@ -76,7 +76,7 @@ class Sessions {
   EmulatedDevice device_{EmulatedDeviceOptions{}};
   monitoring::Metrics metrics_{[] { return monitoring::Snapshot(); }};
   EventLog events_{64, {}};
-  CongestionLoop loop_{kProfile, kParameters, 1, &events_, &metrics_};
+  CongestionLoop loop_{{NodeLink{.profile = kProfile}}, kParameters, &events_, &metrics_};
   std::vector<v1::LinkReport*> reports_;  // mapped until the program ends
   uint64_t now_ns_ = 0;
 };

@@ -22,7 +22,7 @@ uint64_t FreeHbm() {
 }
 
 std::unique_ptr<Probe> MustCreate() {
-  absl::StatusOr<std::unique_ptr<Probe>> probe = CreateCudaProbe(0);
+  absl::StatusOr<std::unique_ptr<Probe>> probe = CreateCudaProbe(0, -1);
   EXPECT_TRUE(probe.ok()) << probe.status();
   return probe.ok() ? *std::move(probe) : nullptr;
 }
@@ -84,7 +84,7 @@ TEST(ProbeTest, WorksWhereHbmIsNearlyFullAndSaysSoWhereItIsFull) {
   for (const uint64_t left : {400 * kMiB, 100 * kMiB}) {
     void* others = nullptr;
     ASSERT_EQ(cudaMalloc(&others, FreeHbm() - left), cudaSuccess);
-    const auto probe = CreateCudaProbe(0);
+    const auto probe = CreateCudaProbe(0, -1);
     if (left > 2 * kLeastProbeHbmBytes) {
       ASSERT_TRUE(probe.ok()) << probe.status();
       EXPECT_GT((*probe)->HbmBytesPerS().value_or(0), 1e12);

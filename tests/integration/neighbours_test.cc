@@ -100,6 +100,28 @@ TEST_F(NeighboursTest, ACrowdShowsWhatTheLoopCosts) {
   }
 }
 
+// Killed in its second experiment, it leaves the first one's rows in the pipe and in its file.
+TEST_F(NeighboursTest, AKilledRunLeavesWhatItHad) {
+  const std::string path = ::testing::TempDir() + "/neighbours-" + std::to_string(getpid()) + ".json";
+  ChildProcess program({DAK_NEIGHBOURS_PATH, "--device=emulated", "--hold=0.1", "--experiments=sharing,weights,crowd",
+                        "--json=" + path});
+  std::string output;
+  while (const auto line = program.ReadLine()) {
+    output += *line + "\n";
+    if (line->starts_with("3 processes ready")) break;  // of the second
+  }
+  program.Kill();
+  program.Wait();
+  EXPECT_THAT(output, HasSubstr("b leaves"));
+  EXPECT_THAT(output, Not(HasSubstr("weights:")));
+  const json parsed = json::parse(std::ifstream(path), nullptr, /*allow_exceptions=*/false);
+  std::filesystem::remove(path);
+  ASSERT_TRUE(parsed.is_object());
+  ASSERT_GE(parsed["tables"].size(), 1u);
+  EXPECT_EQ(parsed["tables"][0]["rows"].size(), 7u);
+  EXPECT_GE(parsed["courses"].size(), 1u);
+}
+
 TEST_F(NeighboursTest, FailsWhereItsDaemonDoes) {
   int code = -1;
   EXPECT_THAT(Run({"--device=emulated", "--dakd=/bin/false"}, &code), HasSubstr("dakd: "));

@@ -28,13 +28,30 @@ ROOFLINE = {
 GROWTH = {"benchmarks": [{"name": f"BM_OnePassGrowth/{n}", "run_type": "iteration", "operations": n,
                           "cpu_time": n * 20.0, "time_unit": "ns"} for n in (256, 1024, 4096)]
           + [{"name": "BM_OnePassGrowth_BigO", "run_type": "aggregate", "cpu_coefficient": 1}]}
+PREDICT = {"table": {"title": "predict: a pass", "rows": [
+    {"batch": batch, "ratio": ratio, "result": "ok", "predicted_ms": 10 + 90 * ratio, "measured_ms": 11 + 90 * ratio}
+    for batch in (1, 64) for ratio in (0, 0.1, 0.5)] + [{"batch": 512, "ratio": 0, "result": "not run: no kernel"}]}}
+# As the bench prints them.
+PRINTED = """
+2 processes ready after 0.1 s; a (12 SMs)
+
+sharing: equal weights, a GPU
+              state  sessions link_gbps target_kib round_trip_us                bars
+            a joins         1      49.5      183.6          3.54                 met
+            b joins         2      50.1      164.4         3.076                 met
+
+hbm: a stream of HBM, a GPU
+         neighbours  hbm_gbps   of_idle link_gbps round_trip_us                 bar
+    none, fewer SMs      2364         -         0             0                   -
+             remote      2182    0.9471      48.9          3.41              MISSED
+"""
 
 
 class PlotTest(unittest.TestCase):
-    def run_plot(self, kind, content, name=None):
+    def run_plot(self, kind, content, name=None, source_name="in.json"):
         """The exit code, what it said, and the SVG's elements by tag."""
         with tempfile.TemporaryDirectory() as folder:
-            source, target = pathlib.Path(folder, "in.json"), pathlib.Path(folder, "out.svg")
+            source, target = pathlib.Path(folder, source_name), pathlib.Path(folder, "out.svg")
             if content is not None:
                 source.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
             done = subprocess.run([sys.executable, PLOT, kind, str(source), str(target)] + ([name] if name else []),
@@ -45,8 +62,8 @@ class PlotTest(unittest.TestCase):
                     elements.setdefault(element.tag.split("}")[1], []).append(element)
             return done.returncode, done.stderr, elements
 
-    def drawn(self, kind, content, name=None):
-        code, error, elements = self.run_plot(kind, content, name)
+    def drawn(self, kind, content, name=None, source_name="in.json"):
+        code, error, elements = self.run_plot(kind, content, name, source_name)
         self.assertEqual((code, error), (0, ""))
         return elements
 
@@ -68,10 +85,32 @@ class PlotTest(unittest.TestCase):
         self.assertEqual(len(elements["circle"]), 3)
         self.assertEqual(len(elements["polyline"]), 1)
 
+    def test_states_are_steps_under_their_names_from_print_or_json(self):
+        elements = self.drawn("states", PRINTED, "sharing:", "run.txt")
+        self.assertEqual(len(elements["polyline"]), 3)  # rate, target, round trip
+        texts = [element.text for element in elements["text"]]
+        for label in ("a joins", "b joins", "target, KiB"):
+            self.assertIn(label, texts)
+        points = elements["polyline"][0].get("points").split()
+        self.assertEqual(len(points), 4)
+        self.assertEqual(points[0].split(",")[1], points[1].split(",")[1])
+        elements = self.drawn("states", PRINTED, "hbm:", "run.txt")
+        self.assertEqual(len(elements["polyline"]), 2)  # HBM and link: there is no round trip between sessions
+        self.assertIn("none, fewer SMs", [element.text for element in elements["text"]])
+        table = {"title": "sharing: x", "rows": [{"state": "a joins", "link_gbps": 49.5, "target_kib": 183.6}]}
+        self.assertEqual(len(self.drawn("states", {"tables": [table]}, "sharing")["polyline"]), 2)
+
+    def test_predictions_have_a_line_and_points_a_batch_that_was_run(self):
+        elements = self.drawn("predict", PREDICT)
+        self.assertEqual(len(elements["polyline"]), 2)
+        self.assertEqual(len(elements["circle"]), 6)
+
     def test_says_what_it_cannot_draw(self):
         for kind, content, name, word in (("course", COURSE, "hbm", "no course whose name holds 'hbm'"),
                                           ("growth", COURSE, None, "no benchmark BM_OnePassGrowth"),
                                           ("roofline", {"ceilings": {}}, None, "nothing to draw"),
+                                          ("states", PREDICT, "hbm", "no table whose title holds 'hbm'"),
+                                          ("predict", {}, None, "no table whose title holds ''"),
                                           ("course", "no json", None, "Expecting value"),
                                           ("course", None, None, "No such file")):
             code, error, elements = self.run_plot(kind, content, name)

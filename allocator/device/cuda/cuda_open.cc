@@ -153,6 +153,7 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Open(const CudaDriver* d
   DAK_ASSIGN_OR_RETURN(const CUdevice gpu, FindDevice(*driver, options));
   DAK_ASSIGN_OR_RETURN(DeviceDescription description, Describe(*driver, gpu));
   DAK_ASSIGN_OR_RETURN(Traits traits, ReadTraits(*driver, gpu, options, node_root));
+  description.cxl_numa_node = traits.cxl_node;
   DAK_ASSIGN_OR_RETURN(SharedContext context, CudaContext::Retain(driver, gpu));
   std::unique_ptr<CudaDevice> device(new CudaDevice(std::move(context), std::move(description), std::move(traits)));
   DAK_RETURN_IF_ERROR(device->CheckGranularity(device->LocationFor(Tier::kHbm)));

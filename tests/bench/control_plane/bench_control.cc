@@ -18,11 +18,12 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <fstream>
+#include <sstream>
 #include <thread>
 #include <vector>
 
 #include "dak/dak.hpp"
+#include "tests/bench/dak_bench/report_file.h"
 #include "tests/integration/harness/daemon_process.h"
 
 namespace dak::testing {
@@ -55,6 +56,36 @@ struct Figure {
   std::fprintf(stderr, "dak-bench-control: %s\n", text.c_str());
   std::exit(1);
 }
+
+// Printed, and written to the file, as they come: a run that is killed leaves what it had.
+class Figures {
+ public:
+  explicit Figures(const Options& options) : options_(options) {
+    std::printf("control plane, %s device, %u processors\n", options.device.c_str(),
+                std::thread::hardware_concurrency());
+  }
+  void Add(const Figure& figure) {
+    std::printf("  %-28s %12.1f %s\n", figure.name.c_str(), figure.value, figure.unit.c_str());
+    figures_.push_back(figure);
+    if (!options_.json.empty() && !bench::WriteWhole(options_.json, Json())) Die("can't write " + options_.json);
+  }
+
+ private:
+  std::string Json() const {
+    std::ostringstream json;
+    json << "{\n  \"bench\": \"control_plane\",\n  \"device\": \"" << options_.device
+         << "\",\n  \"processors\": " << std::thread::hardware_concurrency();
+    for (const Figure& figure : figures_) {
+      json << ",\n  \"" << figure.name << "\": {\"value\": " << figure.value << ", \"unit\": \"" << figure.unit
+           << "\"}";
+    }
+    json << "\n}\n";
+    return json.str();
+  }
+
+  const Options& options_;
+  std::vector<Figure> figures_;
+};
 
 template <typename T>
 T Must(dak::Result<T> result) {
@@ -104,7 +135,7 @@ void CheckMemory(dak::Session& session) {
   Must(session.Free(w));
 }
 
-void MeasureLatency(const DaemonProcess& daemon, double seconds, std::vector<Figure>* figures) {
+void MeasureLatency(const DaemonProcess& daemon, double seconds, Figures* figures) {
   dak::Session session = OpenSession(daemon.runtime_dir());
   CheckMemory(session);
   std::vector<double> allocate_us;
@@ -120,11 +151,11 @@ void MeasureLatency(const DaemonProcess& daemon, double seconds, std::vector<Fig
     allocate_us.push_back(Seconds(allocated - begin) * 1e6);
     free_us.push_back(Seconds(Clock::now() - allocated) * 1e6);
   }
-  figures->push_back({"allocate_map_p50", Quantile(allocate_us, 0.5), "us"});
-  figures->push_back({"allocate_map_p99", Quantile(allocate_us, 0.99), "us"});
-  figures->push_back({"free_p50", Quantile(free_us, 0.5), "us"});
-  figures->push_back({"free_p99", Quantile(free_us, 0.99), "us"});
-  figures->push_back({"latency_samples", static_cast<double>(free_us.size()), "pairs"});
+  figures->Add({"allocate_map_p50", Quantile(allocate_us, 0.5), "us"});
+  figures->Add({"allocate_map_p99", Quantile(allocate_us, 0.99), "us"});
+  figures->Add({"free_p50", Quantile(free_us, 0.5), "us"});
+  figures->Add({"free_p99", Quantile(free_us, 0.99), "us"});
+  figures->Add({"latency_samples", static_cast<double>(free_us.size()), "pairs"});
 }
 
 // Runs `request` in `clients` threads and returns how often a second it was done in all. `make` is called once a thread
@@ -195,29 +226,29 @@ double EmptyCallUs(v1::NodeService::Stub& node, double seconds) {
   return Quantile(call_us, 0.5);
 }
 
-void MeasureEmptyCalls(const DaemonProcess& daemon, double seconds, std::vector<Figure>* figures) {
-  figures->push_back({"empty_call_p50", EmptyCallUs(*daemon.NewNodeStub(), seconds), "us"});
+void MeasureEmptyCalls(const DaemonProcess& daemon, double seconds, Figures* figures) {
+  figures->Add({"empty_call_p50", EmptyCallUs(*daemon.NewNodeStub(), seconds), "us"});
   ChildProcess bare({"/proc/self/exe", "--bare=" + daemon.runtime_dir()});
   if (bare.ReadLine() != "ready") Die("the bare server didn't get ready");
   const auto channel = grpc::CreateChannel(BareAddress(daemon.runtime_dir()), grpc::InsecureChannelCredentials());
-  figures->push_back({"bare_grpc_call_p50", EmptyCallUs(*v1::NodeService::NewStub(channel), seconds), "us"});
+  figures->Add({"bare_grpc_call_p50", EmptyCallUs(*v1::NodeService::NewStub(channel), seconds), "us"});
   bare.Kill();
 }
 
-void MeasureRates(DaemonProcess& daemon, double seconds, std::vector<Figure>* figures) {
+void MeasureRates(DaemonProcess& daemon, double seconds, Figures* figures) {
   for (const int clients : {1, 8, 64}) {
     const double pairs = Rate(clients, seconds, [&] {
       auto session = std::make_shared<dak::Session>(OpenSession(daemon.runtime_dir()));
       return [session] { Must(session->Free(Must(session->Allocate(Spec())))); };
     });
-    figures->push_back({"allocate_free_clients_" + std::to_string(clients), 2 * pairs, "requests/s"});
+    figures->Add({"allocate_free_clients_" + std::to_string(clients), 2 * pairs, "requests/s"});
   }
   for (const int clients : {1, 8, 64}) {
     const double requests = Rate(clients, seconds, [&] {
       std::shared_ptr<v1::NodeService::Stub> node = daemon.NewNodeStub();
       return [node] { Ask(*node, &v1::NodeService::Stub::ListPools, v1::ListPoolsRequest()); };
     });
-    figures->push_back({"list_pools_clients_" + std::to_string(clients), requests, "requests/s"});
+    figures->Add({"list_pools_clients_" + std::to_string(clients), requests, "requests/s"});
   }
 }
 
@@ -234,7 +265,7 @@ int RunVictim(const std::string& runtime_dir) {
   return 0;
 }
 
-void MeasureReclaim(DaemonProcess& daemon, std::vector<Figure>* figures) {
+void MeasureReclaim(DaemonProcess& daemon, Figures* figures) {
   std::vector<double> reclaim_ms;
   for (int i = 0; i < kKills; ++i) {
     ChildProcess victim({"/proc/self/exe", "--victim=" + daemon.runtime_dir()});
@@ -246,11 +277,11 @@ void MeasureReclaim(DaemonProcess& daemon, std::vector<Figure>* figures) {
     reclaim_ms.push_back(Seconds(Clock::now() - begin) * 1e3);
     victim.Wait();
   }
-  figures->push_back({"reclaim_p50", Quantile(reclaim_ms, 0.5), "ms"});
-  figures->push_back({"reclaim_max", Quantile(reclaim_ms, 1), "ms"});
+  figures->Add({"reclaim_p50", Quantile(reclaim_ms, 0.5), "ms"});
+  figures->Add({"reclaim_max", Quantile(reclaim_ms, 1), "ms"});
 }
 
-void MeasureStart(const Options& options, std::vector<Figure>* figures) {
+void MeasureStart(const Options& options, Figures* figures) {
   std::vector<double> starts;
   for (int i = 0; i < kStarts; ++i) {
     DaemonOptions daemon_options;
@@ -258,24 +289,8 @@ void MeasureStart(const Options& options, std::vector<Figure>* figures) {
     daemon_options.dakd = options.dakd;
     starts.push_back(DaemonProcess(daemon_options).start_seconds());
   }
-  figures->push_back({"daemon_start_p50", Quantile(starts, 0.5) * 1e3, "ms"});
-  figures->push_back({"daemon_start_max", Quantile(starts, 1) * 1e3, "ms"});
-}
-
-void Print(const Options& options, const std::vector<Figure>& figures) {
-  std::printf("control plane, %s device, %u processors\n", options.device.c_str(), std::thread::hardware_concurrency());
-  for (const Figure& figure : figures) {
-    std::printf("  %-28s %12.1f %s\n", figure.name.c_str(), figure.value, figure.unit.c_str());
-  }
-  if (options.json.empty()) return;
-  std::ofstream json(options.json);
-  json << "{\n  \"bench\": \"control_plane\",\n  \"device\": \"" << options.device
-       << "\",\n  \"processors\": " << std::thread::hardware_concurrency();
-  for (const Figure& figure : figures) {
-    json << ",\n  \"" << figure.name << "\": {\"value\": " << figure.value << ", \"unit\": \"" << figure.unit << "\"}";
-  }
-  json << "\n}\n";
-  if (!json) Die("can't write " + options.json);
+  figures->Add({"daemon_start_p50", Quantile(starts, 0.5) * 1e3, "ms"});
+  figures->Add({"daemon_start_max", Quantile(starts, 1) * 1e3, "ms"});
 }
 
 Options Parse(int argc, char** argv) {
@@ -309,10 +324,11 @@ Options Parse(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace dak::testing;
+  dak::bench::FlushEveryLine();
   const Options options = Parse(argc, argv);
   if (!options.victim.empty()) return RunVictim(options.victim);
   if (!options.bare.empty()) return RunBareServer(options.bare);
-  std::vector<Figure> figures;
+  Figures figures(options);
   MeasureStart(options, &figures);
   DaemonOptions daemon_options;
   daemon_options.device = options.device;
@@ -322,6 +338,5 @@ int main(int argc, char** argv) {
   MeasureEmptyCalls(daemon, options.seconds, &figures);
   MeasureReclaim(daemon, &figures);
   MeasureRates(daemon, options.seconds, &figures);
-  Print(options, figures);
   return 0;
 }

@@ -151,8 +151,8 @@ double FindBestRatio(Context& context, const Options& options, AttentionConfig c
 
 }  // namespace
 
-std::string RunAttention(Context& context, const Options& options) {
-  Table table("attention: decode over paged KV, " + context.device_name);
+void RunAttention(Context& context, const Options& options) {
+  Table table("attention: decode over paged KV, " + context.device_name, &context.report);
   const std::map<PeerKey, double> peers = ReadPeer(options.peer_path);
   bool found = false;
   for (const Model& model : kModels) {
@@ -181,7 +181,6 @@ std::string RunAttention(Context& context, const Options& options) {
     }
   }
   if (!found) Fail("--model", "llama8b, llama70b, opt6.7b, opt30b or all");
-  return table.ToJson();
 }
 
 }  // namespace dak::bench

@@ -1,18 +1,12 @@
-// A bench ends at the first CUDA error: there is nothing to measure after one.
+// A bench ends at the first CUDA error, too.
 #ifndef DAK_TESTS_BENCH_DAK_BENCH_CHECK_H_
 #define DAK_TESTS_BENCH_DAK_BENCH_CHECK_H_
 
 #include <cuda_runtime_api.h>
 
-#include <cstdio>
-#include <cstdlib>
+#include "tests/bench/dak_bench/fail.h"
 
 namespace dak::bench {
-
-[[noreturn]] inline void Fail(const char* what, const char* why) {
-  std::fprintf(stderr, "dak-bench: %s: %s\n", what, why);
-  std::exit(1);
-}
 
 inline void Check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) Fail(what, cudaGetErrorString(error));

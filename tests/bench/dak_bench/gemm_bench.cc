@@ -174,8 +174,8 @@ Peers MeasurePeers(Context& context, const Rotation& rotation, double limit_s, b
 
 }  // namespace
 
-std::string RunGemm(Context& context, const Options& options) {
-  Table table("gemm, " + context.device_name);
+void RunGemm(Context& context, const Options& options) {
+  Table table("gemm, " + context.device_name, &context.report);
   context.dak.SetWindow(static_cast<uint64_t>(options.window_bytes));
   kernels::GemmTuning tuning;
   if (!options.tune && !options.tuning_path.empty()) {
@@ -228,7 +228,6 @@ std::string RunGemm(Context& context, const Options& options) {
   if (options.tune && !options.tuning_path.empty() && !tuning.Store(options.tuning_path).ok()) {
     Fail(options.tuning_path.c_str(), "can't be written");
   }
-  return table.ToJson();
 }
 
 }  // namespace dak::bench

@@ -28,8 +28,8 @@ Reported Difference(const v1::LinkReport& before, const v1::LinkReport& after) {
 
 }  // namespace
 
-std::string RunLink(Context& context, const Options& options) {
-  Table table("link: the kernel with every row remote, " + context.device_name);
+void RunLink(Context& context, const Options& options) {
+  Table table("link: the kernel with every row remote, " + context.device_name, &context.report);
   for (const uint64_t k : options.tune ? std::vector<uint64_t>{64, 512, 4096} : std::vector<uint64_t>{kK}) {
     const uint64_t rows = std::min(kLinkBytes, context.host_bytes) / (k * kElementBytes);
     Operation operation{.batch = kBatch,
@@ -68,11 +68,10 @@ std::string RunLink(Context& context, const Options& options) {
       }
     }
   }
-  return table.ToJson();
 }
 
-std::string RunMix(Context& context, const Options& options) {
-  Table table("mix: local and remote rows at once, both sides equally long, " + context.device_name);
+void RunMix(Context& context, const Options& options) {
+  Table table("mix: local and remote rows at once, both sides equally long, " + context.device_name, &context.report);
   const Ceilings& ceilings = context.ceilings;
   const uint64_t rows = std::min<uint64_t>(131'072, context.hbm_bytes / (kK * kElementBytes));
   const double balance = ceilings.link_bytes_per_s / (ceilings.link_bytes_per_s + ceilings.hbm_bytes_per_s);
@@ -124,7 +123,7 @@ std::string RunMix(Context& context, const Options& options) {
       measure("256KiB", 256 * 1024, remote_ctas, local_inflight);
     }
   }
-  if (options.tune) return table.ToJson();
+  if (options.tune) return;
   measure("512KiB", 512 * 1024, 0, 0);
   measure("1MiB", 1 << 20, 16, 0);
   measure("2MiB", 2 << 20, 32, 0);
@@ -132,7 +131,6 @@ std::string RunMix(Context& context, const Options& options) {
   measure("none", kUnlimitedWindow, 8, 0);
   measure("none", kUnlimitedWindow, 16, 0);
   measure("none", kUnlimitedWindow, 32, 0);
-  return table.ToJson();
 }
 
 }  // namespace dak::bench

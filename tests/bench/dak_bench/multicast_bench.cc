@@ -36,8 +36,8 @@ void CheckSums(Context& context, const MulticastStream& stream) {
 
 }  // namespace
 
-std::string RunMulticast(Context& context) {
-  Table table("multicast: every CTA of a cluster needs every tile, " + context.device_name);
+void RunMulticast(Context& context) {
+  Table table("multicast: every CTA of a cluster needs every tile, " + context.device_name, &context.report);
   // A CTA has kMulticastInflightChunks on the way. With multicast a place is free only when all CTAs of the cluster are
   // done with it, so that a large cluster needs more in flight for the same rate.
   for (const uint32_t ctas : {16u, 32u, 64u}) {
@@ -65,7 +65,6 @@ std::string RunMulticast(Context& context) {
       }
     }
   }
-  return table.ToJson();
 }
 
 }  // namespace dak::bench

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -14,6 +15,8 @@
 #include "kernels/gemm_launch.h"
 #include "kernels/gemm_tuning.h"
 #include "tests/bench/dak_bench/cublas.h"
+#include "tests/bench/dak_bench/options.h"
+#include "tests/bench/dak_bench/report_file.h"
 
 namespace dak::bench {
 
@@ -99,6 +102,8 @@ class Context {
   Ceilings ceilings;
   DakGemm dak;
   std::string device_name;
+  ReportFile report;
+  const std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
 
   static constexpr uint64_t kActivations = uint64_t{256} * 65'536;
 };
@@ -107,34 +112,18 @@ class Context {
 void CheckSplitNumbers(Context& context, DakGemm& dak, const Operation& operation,
                        const std::optional<kernels::GemmPlan>& plan = std::nullopt);
 
-// The sub-commands. Each ends the program with a message if a number is wrong.
-struct Options {
-  std::string command;
-  std::string json_path;
-  std::string tuning_path;
-  std::string model = "llama8b";  // shapes: llama8b, llama70b, opt6.7b, opt30b, all
-  std::vector<uint64_t> batches = {1, 8, 64, 256};
-  std::vector<double> ratios = {0, 0.01, 0.1, 0.5, 1};
-  double window_bytes = 262'144;
-  bool f16 = false;
-  bool tune = false;
-  bool exact_rows = false;  // splits at any row, not at whole tiles
-  bool peers = true;
-  // attention
-  std::vector<uint64_t> contexts = {4096, 16'384, 65'536};
-  uint32_t page_tokens = 16;
-  std::string peer_path;  // what attention_peer.py wrote, or empty
-};
-std::string RunAttention(Context& context, const Options& options);
-std::string RunGemm(Context& context, const Options& options);
-std::string RunLink(Context& context, const Options& options);
-std::string RunMix(Context& context, const Options& options);
-std::string RunPass(Context& context, const Options& options);
-std::string RunPredict(Context& context, const Options& options);
-std::string RunLaunch(Context& context);
-std::string RunControl(Context& context);
-std::string RunMulticast(Context& context);
-std::string RunPrefill(Context& context, const Options& options);
+// The sub-commands. Each ends the program with a message if a number is wrong, and has its tables in `context.report`.
+void RunAttention(Context& context, const Options& options);
+void RunGemm(Context& context, const Options& options);
+void RunLink(Context& context, const Options& options);
+void RunMix(Context& context, const Options& options);
+void RunPass(Context& context, const Options& options);
+void RunPredict(Context& context, const Options& options);
+void RunGreedy(Context& context, const Options& options);
+void RunLaunch(Context& context);
+void RunControl(Context& context);
+void RunMulticast(Context& context);
+void RunPrefill(Context& context, const Options& options);
 
 }  // namespace dak::bench
 

@@ -147,8 +147,8 @@ std::vector<Operation> MakeOperations(const Context& context, double ratio) {
 
 }  // namespace
 
-std::string RunLaunch(Context& context) {
-  Table table("launch: microseconds of the calling thread, " + context.device_name);
+void RunLaunch(Context& context) {
+  Table table("launch: microseconds of the calling thread, " + context.device_name, &context.report);
   auto runner = kernels::CreateCudaGemmRunner(0);
   if (!runner.ok()) Fail("CreateCudaGemmRunner", std::string(runner.status().message()).c_str());
   const auto add = [&](const char* name, const CpuTime& time) {
@@ -160,16 +160,16 @@ std::string RunLaunch(Context& context) {
   auto attention = kernels::CreateCudaAttentionRunner(0, {.plain = false});
   if (!attention.ok()) Fail("CreateCudaAttentionRunner", std::string(attention.status().message()).c_str());
   add("dak_attention", TimeAttention(context, **attention));
-  if (context.cublas == nullptr) return table.ToJson();
+  if (context.cublas == nullptr) return;
   add("cublas", TimeLaunches(context.stream, [&](uint32_t) {
         context.cublas->Gemm(context.x, context.hbm, context.y, kLaunchBatch, kLaunchRows, kLaunchColumns, kLaunchRows,
                              context.f16, context.stream);
       }));
-  return table.ToJson();
 }
 
-std::string RunControl(Context& context) {
-  Table table("control: the same work with control and report page, and without, " + context.device_name);
+void RunControl(Context& context) {
+  Table table("control: the same work with control and report page, and without, " + context.device_name,
+              &context.report);
   for (const double ratio : {0.0, 0.01, 0.02, 0.1, 0.5}) {
     const std::vector<Operation> operations = MakeOperations(context, ratio);
     const Operation& one = operations[0];
@@ -198,7 +198,6 @@ std::string RunControl(Context& context) {
                   .Number("without_us", without_s / static_cast<double>(launches) * 1e6)
                   .Number("cost_percent", (with_s / without_s - 1) * 100));
   }
-  return table.ToJson();
 }
 
 }  // namespace dak::bench

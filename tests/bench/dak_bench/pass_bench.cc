@@ -95,8 +95,9 @@ double TimeDak(Context& context, const Pass& pass) {
 
 }  // namespace
 
-std::string RunPass(Context& context, const Options& options) {
-  Table table("pass: 32 layers of Llama-3-8B's shape in a budget of HBM, buffers included, " + context.device_name);
+void RunPass(Context& context, const Options& options) {
+  Table table("pass: 32 layers of Llama-3-8B's shape in a budget of HBM, buffers included, " + context.device_name,
+              &context.report);
   context.dak.SetWindow(static_cast<uint64_t>(options.window_bytes));
   for (const uint64_t batch : options.batches) {
     for (const double over : options.ratios) {
@@ -134,7 +135,6 @@ std::string RunPass(Context& context, const Options& options) {
       add("best peer", best, kNan, kNan);
     }
   }
-  return table.ToJson();
 }
 
 }  // namespace dak::bench

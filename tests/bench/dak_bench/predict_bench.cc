@@ -1,5 +1,6 @@
 // `dak-bench predict`: how long the planner's model says that passes take, on a profile measured at the start as dakd
-// does it, and how long they take; and what greedy ratios gain over uniform ones, as planned and as measured.
+// does it, and how long they take. `dak-bench greedy`: what greedy ratios gain over uniform ones in a mixed pass, as
+// planned and as measured.
 //
 // Passes run through the runner that clients use. Remote rows of all operations lie in one arena of host memory, over
 // and over: host reads aren't kept in any cache, so it makes no difference to time.
@@ -16,6 +17,7 @@
 #include "tests/bench/dak_bench/check.h"
 #include "tests/bench/dak_bench/device_tools.h"
 #include "tests/bench/dak_bench/operation.h"
+#include "tests/bench/dak_bench/shapes.h"
 #include "tests/bench/dak_bench/table.h"
 #include "tests/bench/dak_bench/timing.h"
 
@@ -24,12 +26,10 @@ namespace {
 
 constexpr uint32_t kLayers = 32;
 constexpr uint64_t kTileRows = 64;
-// The mixed pass: batch 512, and beside each layer's products a stream of a KV cache, which is a product of few rows.
+// The mixed pass: beside each layer's products a stream of a KV cache, which is a product of few rows.
 constexpr uint32_t kMixedLayers = 8;
-constexpr uint64_t kMixedBatch = 512;
 constexpr uint64_t kCacheRows = 65'536;  // 512 MiB
 constexpr uint64_t kCacheBatch = 8;
-constexpr double kMixedRatios[] = {0.01, 0.02, 0.03, 0.05, 0.1};
 
 template <class T>
 T Unwrap(absl::StatusOr<T> value, const char* what) {
@@ -91,7 +91,7 @@ class RunnerGemm {
 
 planner::Profile MeasureMachine() {
   const auto begin = std::chrono::steady_clock::now();
-  const auto probe = Unwrap(kernels::CreateCudaProbe(0), "probe");
+  const auto probe = Unwrap(kernels::CreateCudaProbe(0, -1), "probe");
   const daemon::MeasureOptions options = {
       .budget_s = 5,
       .seconds_now =
@@ -127,6 +127,7 @@ double PredictedSeconds(const planner::Profile& profile, const std::vector<Opera
 }
 
 Operation Matrix(const Context& context, uint64_t batch, uint64_t n, uint64_t k) {
+  if (batch * std::max(n, k) > Context::kActivations) Fail("--batches", "x or y doesn't fit in memory");
   return {.batch = batch, .n = n, .k = k, .local_rows = n, .f16 = context.f16, .x = context.x, .y = context.y};
 }
 
@@ -153,11 +154,9 @@ void Place(const Context& context, const std::vector<uint64_t>& remote_rows, std
 }
 
 std::vector<uint64_t> UniformRows(const std::vector<Operation>& pass, double ratio) {
-  std::vector<uint64_t> rows;
-  for (const Operation& operation : pass) {
-    rows.push_back(static_cast<uint64_t>(std::ceil(ratio * static_cast<double>(operation.n))));
-  }
-  return rows;
+  std::vector<Shape> shapes;
+  for (const Operation& operation : pass) shapes.push_back({.name = "", .n = operation.n, .k = operation.k});
+  return RemoteRowsOfPass(shapes, ratio, /*exact=*/false);
 }
 
 // Operations of one shape and split are alike: the first of each is checked against float64.
@@ -193,91 +192,125 @@ double MeasuredSeconds(Context& context, RunnerGemm& gemm, const std::vector<Ope
   return TimeGraph(context.stream, enqueue, expected_s < 0.02 ? 7 : 3, 1) / passes;
 }
 
-std::string PredictPasses(Context& context, const Options& options, const planner::Profile& profile) {
-  Table table("predict: 32 layers of Llama-3-8B's shape, every operation at one ratio, " + context.device_name);
-  RunnerGemm gemm(WindowBytes(profile));
-  double worst = 0;
-  for (const uint64_t batch : options.batches) {
-    for (const double ratio : options.ratios) {
-      std::vector<Operation> pass;
-      for (uint32_t layer = 0; layer < kLayers; ++layer) AddLayer(context, batch, &pass);
-      Place(context, UniformRows(pass, ratio), &pass);
-      Table::Row row;
-      row.Number("batch", batch).Number("ratio", ratio);
-      if (!RunnerGemm::Takes(pass.front())) {
-        table.Add(row.Text("result", "not run: no kernel takes this batch"));
-        continue;
-      }
-      CheckNumbers(context, gemm, pass);
-      const double predicted_s = PredictedSeconds(profile, pass);
-      const double measured_s = MeasuredSeconds(context, gemm, pass, predicted_s);
-      const double error = predicted_s / measured_s - 1;
-      worst = std::max(worst, std::abs(error));
-      table.Add(row.Text("result", "ok")
-                    .Number("predicted_ms", predicted_s * 1e3)
-                    .Number("measured_ms", measured_s * 1e3)
-                    .Number("error", error));
-    }
-  }
-  std::printf("largest error of a prediction: %.1f %% (bar: 8 %%)\n", worst * 100);
-  return table.ToJson();
+double SecondsSince(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-std::string GreedyAgainstUniform(Context& context, const planner::Profile& profile) {
-  Table table("greedy against uniform ratios: batch 512 and a stream of a KV cache, " + context.device_name);
+// What keeps a row from being measured, or nothing.
+std::string NotRun(const Context& context, const Options& options, const Operation& first) {
+  if (!RunnerGemm::Takes(first)) return "not run: no kernel takes this batch";
+  return SecondsSince(context.started) < options.budget_s ? "" : "not run: --budget is spent";
+}
+
+std::vector<Operation> MixedPass(const Context& context, uint64_t batch) {
   std::vector<Operation> pass;
   for (uint32_t layer = 0; layer < kMixedLayers; ++layer) {
-    AddLayer(context, kMixedBatch, &pass);
+    AddLayer(context, batch, &pass);
     pass.push_back(Matrix(context, kCacheBatch, kCacheRows, 4096));
   }
-  if (!RunnerGemm::Takes(pass.front())) {
-    std::printf("greedy against uniform: not run: no kernel takes batch %d\n", static_cast<int>(kMixedBatch));
-    return "[]";
-  }
-  RunnerGemm gemm(WindowBytes(profile));
+  return pass;
+}
+
+struct MixedCase {
   planner::Pass described;
-  uint64_t bytes = 0;
   std::vector<planner::RowSplit> splits;
+  uint64_t bytes = 0;
+};
+
+MixedCase Describe(const std::vector<Operation>& pass) {
+  MixedCase mixed;
   for (const Operation& operation : pass) {
-    described.operations.push_back(Described(operation));
-    splits.push_back({.rows = operation.n, .tile_rows = kTileRows, .row_bytes = operation.k * kElementBytes});
-    bytes += operation.bytes();
+    mixed.described.operations.push_back(Described(operation));
+    mixed.splits.push_back({.rows = operation.n, .tile_rows = kTileRows, .row_bytes = operation.k * kElementBytes});
+    mixed.bytes += operation.bytes();
   }
-  for (const double ratio : kMixedRatios) {
-    described.hbm_budget_bytes = static_cast<uint64_t>((1 - ratio) * static_cast<double>(bytes));
-    const planner::PassPlan plan = Unwrap(planner::Plan(profile, described), "plan");
-    double predicted_s[2];
-    double measured_s[2];
-    for (const bool greedy : {false, true}) {
-      Place(context,
-            greedy ? Unwrap(planner::RoundToTiles(plan, splits, described.hbm_budget_bytes), "rounding")
-                   : UniformRows(pass, ratio),
-            &pass);
-      CheckNumbers(context, gemm, pass);
-      predicted_s[greedy] = PredictedSeconds(profile, pass);
-      measured_s[greedy] = MeasuredSeconds(context, gemm, pass, predicted_s[greedy]);
-    }
-    const double predicted_factor = predicted_s[0] / predicted_s[1];
-    const double measured_factor = measured_s[0] / measured_s[1];
-    table.Add(Table::Row()
-                  .Number("ratio", ratio)
-                  .Number("uniform_predicted_ms", predicted_s[0] * 1e3)
-                  .Number("uniform_ms", measured_s[0] * 1e3)
-                  .Number("greedy_predicted_ms", predicted_s[1] * 1e3)
-                  .Number("greedy_ms", measured_s[1] * 1e3)
-                  .Number("predicted_factor", predicted_factor)
-                  .Number("measured_factor", measured_factor)
-                  .Number("error", predicted_factor / measured_factor - 1));
-  }
-  return table.ToJson();
+  return mixed;
+}
+
+// Predicted and measured, of the pass with these remote rows.
+struct Seconds {
+  double predicted = 0;
+  double measured = 0;
+};
+Seconds RunSplit(Context& context, RunnerGemm& gemm, const planner::Profile& profile,
+                 const std::vector<uint64_t>& remote_rows, std::vector<Operation>* pass) {
+  Place(context, remote_rows, pass);
+  CheckNumbers(context, gemm, *pass);
+  const double predicted_s = PredictedSeconds(profile, *pass);
+  return {predicted_s, MeasuredSeconds(context, gemm, *pass, predicted_s)};
 }
 
 }  // namespace
 
-std::string RunPredict(Context& context, const Options& options) {
+void RunPredict(Context& context, const Options& options) {
   const planner::Profile profile = MeasureMachine();
-  const std::string passes = PredictPasses(context, options, profile);
-  return "[" + passes + ",\n" + GreedyAgainstUniform(context, profile) + "]";
+  Table table("predict: 32 layers of Llama-3-8B's shape, every operation at one ratio, " + context.device_name,
+              &context.report);
+  RunnerGemm gemm(WindowBytes(profile));
+  double worst = 0;
+  for (const uint64_t batch : options.batches) {
+    for (const double ratio : options.ratios) {
+      const auto begin = std::chrono::steady_clock::now();
+      std::vector<Operation> pass;
+      for (uint32_t layer = 0; layer < kLayers; ++layer) AddLayer(context, batch, &pass);
+      Table::Row row;
+      row.Number("batch", static_cast<double>(batch)).Number("ratio", ratio);
+      if (const std::string why = NotRun(context, options, pass.front()); !why.empty()) {
+        table.Add(row.Text("result", why));
+        continue;
+      }
+      const Seconds seconds = RunSplit(context, gemm, profile, UniformRows(pass, ratio), &pass);
+      const double error = seconds.predicted / seconds.measured - 1;
+      worst = std::max(worst, std::abs(error));
+      table.Add(row.Text("result", "ok")
+                    .Number("predicted_ms", seconds.predicted * 1e3)
+                    .Number("measured_ms", seconds.measured * 1e3)
+                    .Number("error", error)
+                    .Number("row_took_s", SecondsSince(begin)));
+    }
+  }
+  std::printf("largest error of a prediction: %.1f %% (bar: 8 %%)\n", worst * 100);
+}
+
+void RunGreedy(Context& context, const Options& options) {
+  const planner::Profile profile = MeasureMachine();
+  Table table("greedy against uniform ratios: products and a stream of a KV cache, " + context.device_name,
+              &context.report);
+  RunnerGemm gemm(WindowBytes(profile));
+  double worst = 0;
+  for (const uint64_t batch : options.batches) {
+    for (const double ratio : options.ratios) {
+      const auto begin = std::chrono::steady_clock::now();
+      std::vector<Operation> pass = MixedPass(context, batch);
+      Table::Row row;
+      row.Number("batch", static_cast<double>(batch)).Number("ratio", ratio);
+      if (const std::string why = NotRun(context, options, pass.front()); !why.empty()) {
+        table.Add(row.Text("result", why));
+        continue;
+      }
+      MixedCase mixed = Describe(pass);
+      const uint64_t budget_bytes = static_cast<uint64_t>((1 - ratio) * static_cast<double>(mixed.bytes));
+      mixed.described.hbm_budget_bytes = budget_bytes;
+      const planner::PassPlan plan = Unwrap(planner::Plan(profile, mixed.described), "plan");
+      const Seconds uniform = RunSplit(context, gemm, profile, UniformRows(pass, ratio), &pass);
+      const Seconds greedy = RunSplit(
+          context, gemm, profile, Unwrap(planner::RoundToTiles(plan, mixed.splits, budget_bytes), "rounding"), &pass);
+      const double predicted_factor = uniform.predicted / greedy.predicted;
+      const double measured_factor = uniform.measured / greedy.measured;
+      const double error = predicted_factor / measured_factor - 1;
+      worst = std::max(worst, std::abs(error));
+      table.Add(row.Text("result", "ok")
+                    .Number("uniform_predicted_ms", uniform.predicted * 1e3)
+                    .Number("uniform_ms", uniform.measured * 1e3)
+                    .Number("greedy_predicted_ms", greedy.predicted * 1e3)
+                    .Number("greedy_ms", greedy.measured * 1e3)
+                    .Number("predicted_factor", predicted_factor)
+                    .Number("measured_factor", measured_factor)
+                    .Number("error", error)
+                    .Number("row_took_s", SecondsSince(begin)));
+    }
+  }
+  std::printf("largest error of a factor: %.1f %% (bar: 10 %%)\n", worst * 100);
 }
 
 }  // namespace dak::bench

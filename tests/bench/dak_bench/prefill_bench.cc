@@ -214,8 +214,8 @@ std::string Name(const kernels::PrefillPlan& plan) {
 
 }  // namespace
 
-std::string RunPrefill(Context& context, const Options& options) {
-  Table table("prefill, " + context.device_name);
+void RunPrefill(Context& context, const Options& options) {
+  Table table("prefill, " + context.device_name, &context.report);
   Runner runner(options.window_bytes);
   const kernels::DeviceTraits device = ThisDevice();
   const PrefillTuner tuner(static_cast<uint64_t>(options.window_bytes));
@@ -276,7 +276,6 @@ std::string RunPrefill(Context& context, const Options& options) {
       }
     }
   }
-  return table.ToJson();
 }
 
 }  // namespace dak::bench

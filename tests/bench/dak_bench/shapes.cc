@@ -5,7 +5,7 @@
 #include <map>
 #include <numeric>
 
-#include "tests/bench/dak_bench/check.h"
+#include "tests/bench/dak_bench/fail.h"
 
 namespace dak::bench {
 namespace {

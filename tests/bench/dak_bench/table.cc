@@ -61,6 +61,9 @@ void Table::Add(const Row& row) {
   std::printf("\n");
   std::fflush(stdout);
   rows_.push_back(row);
+  if (report_ == nullptr) return;
+  if (rows_.size() == 1) number_ = report_->AddTable();
+  report_->SetTable(number_, ToJson());
 }
 
 std::string Table::ToJson() const {

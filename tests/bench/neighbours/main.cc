@@ -1,7 +1,9 @@
 // dak-bench-neighbours: processes that share a GPU and its link under a real dakd, with and without MPS.
+#include <cerrno>
 #include <cstdio>
-#include <fstream>
+#include <cstring>
 
+#include "tests/bench/dak_bench/report_file.h"
 #include "tests/bench/neighbours/experiments.h"
 #include "tests/bench/neighbours/worker.h"
 
@@ -15,14 +17,14 @@ std::string Join(const std::vector<std::string>& items) {
 }
 
 void WriteJson(const std::string& path, const Stage& stage, const Report& report) {
-  std::ofstream file(path);
-  file << "{\"device\": \"" << stage.device_name() << "\", \"device_kind\": \"" << stage.device_kind()
-       << "\",\n\"tables\": [" << Join(report.tables) << "],\n\"courses\": [" << Join(report.courses) << "]}\n";
-  if (!file.flush()) Die(path + " can't be written");
+  const std::string text = "{\"device\": \"" + stage.device_name() + "\", \"device_kind\": \"" + stage.device_kind() +
+                           "\",\n\"tables\": [" + Join(report.tables) + "],\n\"courses\": [" + Join(report.courses) +
+                           "]}\n";
+  if (!WriteWhole(path, text)) Die(path + " can't be written: " + std::strerror(errno));
 }
 
 // One pass over the experiments, in the mode that the stage is in. The file is written after each, so that a run that
-// is cut short leaves what it had.
+// is killed leaves what it had.
 void RunAll(Stage& stage, const NeighboursOptions& options, Report& report) {
   const auto run = [&](const char* name, void (*experiment)(Stage&, const NeighboursOptions&, Report&)) {
     if (!options.Wants(name)) return;
@@ -65,6 +67,7 @@ int Run(const NeighboursOptions& options) {
 }  // namespace dak::bench
 
 int main(int argc, char** argv) {
+  dak::bench::FlushEveryLine();
   std::string error;
   const auto options = dak::bench::ParseOptions(argc, argv, &error);
   if (!options.has_value()) {

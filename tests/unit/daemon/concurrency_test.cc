@@ -64,9 +64,9 @@ class Core {
   EventLog events_{64, {}};
   Publications publications_{&ledger_, &events_, 64};
   congestion::Parameters parameters_{.interval_ns = 100'000};
-  CongestionLoop congestion_{{}, parameters_, 1, &events_, &metrics_};
+  CongestionLoop congestion_{std::vector<NodeLink>(1), parameters_, &events_, &metrics_};
   SessionEnvironment environment_;
-  SessionManager sessions_{&environment_, &congestion_, 1, 0};
+  SessionManager sessions_{&environment_, &congestion_, 0};
   std::unique_ptr<HandleServer> handles_;
 };
 

@@ -16,13 +16,21 @@ using ::testing::HasSubstr;
 
 constexpr uint32_t kLinks = 2;
 constexpr uint64_t kIntervalNs = 5'000'000;
-constexpr double kBytesPerS = 1e9;
-constexpr double kRoundTripNs = 100'000;  // a product of 100,000 bytes
+// Products of 100,000 and of 30,000 bytes.
+constexpr double kBytesPerS[] = {1e9, 0.2e9};
+constexpr uint64_t kRoundTripNs[] = {100'000, 150'000};
+
+NodeLink MakeLink(uint32_t link, Tier tier) {
+  return {.profile = {.bandwidth_bytes_per_s = kBytesPerS[link],
+                      .round_trip_ns = kRoundTripNs[link],
+                      .cliff_bytes = 1'000'000},
+          .tiers = {tier}};
+}
 
 // A session that reads at its window's rate from the links that it is told to.
 class Reader {
  public:
-  Reader(Device& device, CongestionLoop& loop, uint64_t id, const std::string& name) {
+  Reader(Device& device, CongestionLoop& loop, uint64_t id, const std::string& name, uint32_t weight = 100) {
     std::vector<HandleGrant> handles;
     auto made = SessionPages::Create(device, id, kLinks, &handles);
     EXPECT_TRUE(made.ok());
@@ -30,7 +38,7 @@ class Reader {
         ::mmap(nullptr, v1::kControlPageBytes, PROT_READ, MAP_SHARED, handles[0].fd.get(), 0));
     report_ = static_cast<v1::ReportPage*>(
         ::mmap(nullptr, v1::kControlPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, handles[1].fd.get(), 0));
-    EXPECT_TRUE(loop.Add(id, name, 100, *std::move(made)).ok());
+    EXPECT_TRUE(loop.Add(id, name, weight, *std::move(made)).ok());
   }
   ~Reader() {
     ::munmap(control_, v1::kControlPageBytes);
@@ -69,15 +77,16 @@ class CongestionLinksTest : public ::testing::Test {
   ~CongestionLinksTest() override { events_.Unsubscribe(&watcher_); }
   void Tick() { loop_.TickOnce(now_ns_ += kIntervalNs); }
   // The round trip that a link has with this much in flight.
-  static double RoundTrip(uint64_t inflight) { return std::max(kRoundTripNs, static_cast<double>(inflight)); }
+  static double RoundTrip(uint64_t inflight, uint32_t link = 0) {
+    return std::max(static_cast<double>(kRoundTripNs[link]), static_cast<double>(inflight) / kBytesPerS[link] * 1e9);
+  }
 
   EmulatedDevice device_{EmulatedDeviceOptions{}};
   monitoring::Metrics metrics_{[] { return monitoring::Snapshot(); }};
   EventLog events_{64, {}};
   CongestionLoop loop_{
-      {.bandwidth_bytes_per_s = kBytesPerS, .round_trip_ns = 100'000, .cliff_bytes = 1'000'000},
+      {MakeLink(0, Tier::kHost), MakeLink(1, Tier::kCxl)},
       {.target_bdp = 2, .min_window_bytes = 4096, .idle_after_ns = 20'000'000, .interval_ns = kIntervalNs},
-      kLinks,
       &events_,
       &metrics_};
   Watcher watcher_;
@@ -89,16 +98,18 @@ TEST_F(CongestionLinksTest, EveryLinkHasAControllerOfItsOwn) {
   for (int i = 0; i < 20; ++i) {
     const uint64_t on_first = a.Window(0), on_second = b.Window(1);
     a.Read(0, on_first, RoundTrip(on_first));
-    b.Read(1, on_second, RoundTrip(on_second));
+    b.Read(1, on_second, RoundTrip(on_second, 1));
     Tick();
   }
-  // Each has one link to itself: all of its target, 200,000 bytes in whole tiles.
+  // Each has one link to itself: all of its target, 200,000 and 60,000 bytes in whole tiles. Neither has the other's.
   EXPECT_GE(a.Window(0), 180'000u);
-  EXPECT_GE(b.Window(1), 180'000u);
+  EXPECT_LE(a.Window(0), 204'000u);
+  EXPECT_GE(b.Window(1), 54'000u);
+  EXPECT_LE(b.Window(1), 68'000u);
   const uint64_t before = a.Window(0);
   for (int i = 0; i < 20; ++i) {  // a flood on one link is none on the other
     a.Read(0, before, RoundTrip(before));
-    b.Read(1, 800'000, RoundTrip(800'000));
+    b.Read(1, 800'000, RoundTrip(800'000, 1));
     Tick();
   }
   EXPECT_EQ(a.Window(0), before);
@@ -106,6 +117,50 @@ TEST_F(CongestionLinksTest, EveryLinkHasAControllerOfItsOwn) {
   EXPECT_FALSE(links[0].sessions[1].state.violating);
   EXPECT_TRUE(links[1].sessions[1].state.violating);
   EXPECT_THAT(watcher_.messages, ElementsAre(HasSubstr("b: link 1: 800000 bytes in flight, window")));
+}
+
+// Two sessions that read from both links at once, with weights of 1 to 3: each link is shared by weight and held at
+// its own product, whatever happens on the other.
+TEST_F(CongestionLinksTest, UnlikeLinksAreSharedByWeightEachWithinItsOwnProduct) {
+  Reader light(device_, loop_, 1, "light"), heavy(device_, loop_, 2, "heavy", 300);
+  double light_bytes[kLinks] = {}, heavy_bytes[kLinks] = {};
+  for (int i = 0; i < 200; ++i) {
+    for (uint32_t link = 0; link < kLinks; ++link) {
+      const uint64_t all = light.Window(link) + heavy.Window(link);
+      if (i >= 20) {
+        EXPECT_GE(static_cast<double>(all), kBytesPerS[link] * kRoundTripNs[link] * 1e-9) << link;
+        EXPECT_LE(static_cast<double>(all), 2.5 * kBytesPerS[link] * kRoundTripNs[link] * 1e-9) << link;
+        light_bytes[link] += static_cast<double>(light.Window(link)) / RoundTrip(all, link);
+        heavy_bytes[link] += static_cast<double>(heavy.Window(link)) / RoundTrip(all, link);
+      }
+      light.Read(link, light.Window(link), RoundTrip(all, link));
+      heavy.Read(link, heavy.Window(link), RoundTrip(all, link));
+    }
+    Tick();
+  }
+  for (uint32_t link = 0; link < kLinks; ++link) {
+    EXPECT_NEAR(heavy_bytes[link] / light_bytes[link], 3, 0.15) << link;
+    const double used = (light_bytes[link] + heavy_bytes[link]) / 180 * 1e9 / kBytesPerS[link];
+    EXPECT_GE(used, 0.97) << link;
+  }
+  EXPECT_TRUE(watcher_.messages.empty());
+}
+
+// What can be believed of a report, and what the daemon's copies may take, follows from the link's own rate.
+TEST_F(CongestionLinksTest, ClaimsAndCopiesAreBoundedByTheirOwnLink) {
+  Reader a(device_, loop_, 1, "a");
+  Tick();
+  for (uint32_t link = 0; link < kLinks; ++link) a.report(link).bytes += 1'000'000'000;
+  Tick();
+  const std::vector<LinkSnapshot> links = loop_.Snapshot();
+  EXPECT_EQ(links[0].sessions[0].remote_bytes, 10'000'000u);  // twice what an interval carries
+  EXPECT_EQ(links[1].sessions[0].remote_bytes, 2'000'000u);
+  loop_.Remove(1);
+  loop_.BeginBackground(1);
+  EXPECT_EQ(loop_.BackgroundBytesPerS(1), kBytesPerS[1]);  // nobody reads: all of it
+  EXPECT_EQ(loop_.Snapshot()[0].background_bytes_per_s, 0u);
+  loop_.EndBackground(1);
+  EXPECT_EQ(loop_.Snapshot()[1].background_bytes_per_s, 0u);
 }
 
 TEST_F(CongestionLinksTest, AViolatorShowsInMetricsAndEventsAndItsNeighboursWindowsGrow) {

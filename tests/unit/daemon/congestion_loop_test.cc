@@ -43,9 +43,9 @@ class CongestionLoopTest : public testing::Test {
   monitoring::Metrics metrics_{[] { return monitoring::Snapshot(); }};
   EventLog events_{4, {}};
   CongestionLoop loop_{
-      {.bandwidth_bytes_per_s = 1e9, .round_trip_ns = 100'000, .cliff_bytes = 1'000'000},
+      {NodeLink{.profile = {.bandwidth_bytes_per_s = 1e9, .round_trip_ns = 100'000, .cliff_bytes = 1'000'000},
+                .tiers = {Tier::kHost}}},
       {.target_bdp = 2, .min_window_bytes = 4096, .idle_after_ns = 20'000'000, .interval_ns = kIntervalNs},
-      1,
       &events_,
       &metrics_};
   uint64_t now_ns_ = MonotonicNs();
@@ -143,22 +143,22 @@ TEST_F(CongestionLoopTest, RemovedSessionsPageIsLeftAlone) {
 
 TEST_F(CongestionLoopTest, MigrationHasATileWhileSomebodyReadsAndAllWhenNobodyDoes) {
   EXPECT_EQ(loop_.Snapshot()[0].background_bytes_per_s, 0u);
-  loop_.BeginBackground();
-  EXPECT_EQ(loop_.BackgroundBytesPerS(), 1e9);  // no sessions: the whole link
+  loop_.BeginBackground(0);
+  EXPECT_EQ(loop_.BackgroundBytesPerS(0), 1e9);  // no sessions: the whole link
   ClientPages a(device_, 1);
   ASSERT_TRUE(loop_.Add(1, "a", 100, a.pages).ok());
   // A new session is taken to want the link: a tile of the target of two products is left.
-  EXPECT_NEAR(loop_.BackgroundBytesPerS(), 1e9 * 4096 / 200'000, 1e6);
+  EXPECT_NEAR(loop_.BackgroundBytesPerS(0), 1e9 * 4096 / 200'000, 1e6);
   EXPECT_EQ(a.control->links[0].neighbour_inflight_bytes, 4096u);
   const uint64_t beside = a.control->links[0].window_bytes;
-  loop_.BeginBackground();  // two copies share
-  EXPECT_NEAR(loop_.BackgroundBytesPerS(), 1e9 * 4096 / 200'000 / 2, 1e6);
-  loop_.EndBackground();
+  loop_.BeginBackground(0);  // two copies share
+  EXPECT_NEAR(loop_.BackgroundBytesPerS(0), 1e9 * 4096 / 200'000 / 2, 1e6);
+  loop_.EndBackground(0);
   // It reads nothing and is idle soon.
   for (int i = 0; i < 10; ++i) Tick();
-  EXPECT_EQ(loop_.BackgroundBytesPerS(), 1e9);
+  EXPECT_EQ(loop_.BackgroundBytesPerS(0), 1e9);
   EXPECT_EQ(loop_.Snapshot()[0].background_bytes_per_s, 1'000'000'000u);
-  loop_.EndBackground();
+  loop_.EndBackground(0);
   EXPECT_EQ(loop_.Snapshot()[0].background_bytes_per_s, 0u);
   EXPECT_GE(a.control->links[0].window_bytes, beside);
   Tick();

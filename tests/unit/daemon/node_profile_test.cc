@@ -15,6 +15,7 @@
 #include "daemon/profile/cache.h"
 #include "daemon/profile/child.h"
 #include "daemon/profile/convert.h"
+#include "daemon/profile/links.h"
 #include "tests/unit/daemon/fake_probe.h"
 #include "tests/unit/daemon/test_daemon.h"
 
@@ -28,6 +29,8 @@ using testing::IsEmpty;
 class NodeProfileTest : public testing::Test {
  protected:
   NodeProfileTest() {
+    cxl_.link_bytes_per_s = 20e9;
+    cxl_.round_trip_s = 3e-6;
     device_.kind = "cuda";
     device_.name = "Some GPU";
     device_.uuid = "0123456789abcdef0123456789abcdef";
@@ -36,14 +39,14 @@ class NodeProfileTest : public testing::Test {
   }
 
   NodeProfile Obtain() {
-    const absl::StatusOr<NodeProfile> node =
-        ObtainProfile(config_, device_, MeasureWith([this](int) -> absl::StatusOr<std::unique_ptr<kernels::Probe>> {
-                        ++probes_;
-                        if (!probe_status_.ok()) return probe_status_;
-                        return std::make_unique<FakeProbe>(&machine_);
-                      }));
+    const absl::StatusOr<NodeProfile> node = ObtainProfile(
+        config_, device_, MeasureWith([this](int, int numa_node) -> absl::StatusOr<std::unique_ptr<kernels::Probe>> {
+          ++probes_;
+          if (!probe_status_.ok()) return probe_status_;
+          return std::make_unique<FakeProbe>(numa_node < 0 ? &machine_ : &cxl_);
+        }));
     EXPECT_TRUE(node.ok()) << node.status();
-    EXPECT_EQ(machine_.probes_alive, 0) << "the probe's memory isn't freed";
+    EXPECT_EQ(machine_.probes_alive + cxl_.probes_alive, 0) << "the probe's memory isn't freed";
     return node.ok() ? *node : NodeProfile();
   }
   std::string path() const { return ProfilePath(config_.cache_dir(), device_); }
@@ -55,6 +58,7 @@ class NodeProfileTest : public testing::Test {
 
   TempDir directory_;
   FakeMachine machine_;
+  FakeMachine cxl_;
   DeviceDescription device_;
   config::Profile config_;
   absl::Status probe_status_;
@@ -132,9 +136,75 @@ TEST_F(NodeProfileTest, ForeignCacheIsIgnored) {
   EXPECT_TRUE(Obtain().from_cache);
   std::ifstream file(path());
   std::string text{std::istreambuf_iterator<char>(file), {}};
-  text.replace(text.find("format: 1"), 9, "format: 9");
+  text.replace(text.find("format: 2"), 9, "format: 9");
   std::ofstream(path()) << text << "something_new: 5\n";
   EXPECT_THAT(Obtain().failures, ElementsAre(HasSubstr("format '9'")));
+}
+
+// A device with a cxl tier: its own path is measured, kept and known again, for that NUMA node only.
+TEST_F(NodeProfileTest, MeasuresThePathToCxlAndKeepsItByNode) {
+  device_.cxl_numa_node = 2;
+  const NodeProfile first = Obtain();
+  EXPECT_EQ(probes_, 2);
+  ASSERT_EQ(first.profile.remote_tiers.size(), 2u);
+  const planner::RemoteTier& cxl = first.profile.remote_tiers[1];
+  EXPECT_EQ(cxl.name, "cxl");
+  EXPECT_EQ(cxl.bytes_per_s, 20e9);
+  EXPECT_EQ(cxl.round_trip_ns, 3'000u);
+  EXPECT_EQ(cxl.knee_bytes, 64u * 1024);  // 20 GB/s need 60,000 bytes
+  EXPECT_FALSE(cxl.own_link);             // a cuda device has one link
+  EXPECT_EQ(first.profile.link_bytes_per_s, 50e9);
+  EXPECT_EQ(first.profile.round_trip_ns, 2'000u);
+  const NodeProfile second = Obtain();
+  EXPECT_TRUE(second.from_cache);
+  EXPECT_EQ(planner::FormatProfile(second.profile), planner::FormatProfile(first.profile));
+  device_.cxl_numa_node = 3;
+  EXPECT_THAT(Obtain().failures, ElementsAre(HasSubstr("cxl node '2', not '3'")));
+  EXPECT_EQ(probes_, 4);
+  config_.mutable_cxl()->set_bytes_per_s(10e9);
+  EXPECT_EQ(Obtain().profile.remote_tiers[1].bytes_per_s, 10e9);
+  const std::vector<NodeLink> links = LinksOf(second.profile, device_);
+  ASSERT_EQ(links.size(), 1u);
+  EXPECT_THAT(links[0].tiers, ElementsAre(Tier::kHost, Tier::kCxl));
+}
+
+TEST_F(NodeProfileTest, APathToCxlThatCannotBeMeasuredIsLeftOutAndTriedAgain) {
+  device_.cxl_numa_node = 2;
+  cxl_.faults["LinkBytesPerS"] = absl::UnavailableError("no such memory");
+  const NodeProfile node = Obtain();
+  EXPECT_THAT(node.failures, ElementsAre(HasSubstr("cxl: link with 8192 bytes in flight: no such memory")));
+  EXPECT_EQ(node.profile.link_bytes_per_s, 50e9);
+  EXPECT_EQ(node.profile.remote_tiers.size(), 1u);
+  EXPECT_EQ(CachedFiles(), 0u);
+  cxl_.faults.clear();
+  EXPECT_EQ(Obtain().profile.remote_tiers.size(), 2u);
+  // Host memory's time counts, too.
+  EXPECT_EQ(CachedFiles(), 1u);
+}
+
+// What an earlier dak wrote, word for word: it knew one link only. Taking its values for all links would misread it.
+TEST_F(NodeProfileTest, AFileOfTheFormatBeforeIsMeasuredAnew) {
+  std::filesystem::create_directory(config_.cache_dir());
+  std::ofstream(path()) << R"(format: 1
+device_uuid: "0123456789abcdef0123456789abcdef"
+device_name: "Some GPU"
+driver: "CUDA 13.0, 580.95.05"
+measured_unix_s: 1764000000
+measuring_s: 1.4
+profile {
+  hbm_bytes_per_s: 3e+12
+  link_bytes_per_s: 12345
+  flops_per_s: 8e+14
+  round_trip_ns: 1
+  knee_bytes: 8192
+  cliff_bytes: 8192
+}
+)";
+  const NodeProfile node = Obtain();
+  EXPECT_FALSE(node.from_cache);
+  EXPECT_EQ(node.profile.link_bytes_per_s, 50e9);
+  EXPECT_THAT(node.failures, ElementsAre(HasSubstr("it is of format '1', not '2'")));
+  EXPECT_TRUE(Obtain().from_cache);  // it was replaced
 }
 
 TEST_F(NodeProfileTest, CorruptCacheIsIgnored) {

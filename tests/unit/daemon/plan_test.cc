@@ -161,6 +161,29 @@ TEST_F(PlanTest, ProfileOfTheEmulatedDeviceIsItsModel) {
   EXPECT_EQ(profile.source(), "default");
   EXPECT_EQ(profile.measured_unix_s(), 0u);
   EXPECT_EQ(profile.age_s(), 0u);
+  ASSERT_EQ(profile.links_size(), 1);
+  EXPECT_EQ(profile.links(0).bytes_per_s(), static_cast<double>(link.bandwidth_bytes_per_s));
+  EXPECT_THAT(profile.links(0).tiers(), testing::ElementsAre(v1::TIER_HOST));  // there is no cxl pool
+  EXPECT_TRUE(profile.links(0).rates().empty());
+}
+
+// A cxl tier on the host's link: slower than that, and within its window.
+TEST_F(PlanTest, ASlowerTierIsShownOnTheLinkThatItShares) {
+  TestDaemon daemon([](DaemonOptions* options) {
+    options->device.emulated.tier_bytes[TierIndex(Tier::kCxl)] = 64 * kMiB;
+    options->profile.mutable_cxl()->set_bytes_per_s(5e9);
+    options->profile.mutable_cxl()->set_round_trip_ns(2'300);
+  });
+  Stubs stubs(daemon.options().runtime_dir);
+  v1::Profile profile;
+  ASSERT_THAT(Call(*stubs.plan, &Stub::GetProfile, v1::GetProfileRequest(), &profile), IsOk());
+  ASSERT_EQ(profile.links_size(), 1);
+  EXPECT_THAT(profile.links(0).tiers(), testing::ElementsAre(v1::TIER_HOST, v1::TIER_CXL));
+  ASSERT_EQ(profile.links(0).rates_size(), 1);
+  EXPECT_EQ(profile.links(0).rates(0).tier(), v1::TIER_CXL);
+  EXPECT_EQ(profile.links(0).rates(0).bytes_per_s(), 5e9);
+  EXPECT_EQ(profile.links(0).rates(0).round_trip_ns(), 2'300u);
+  EXPECT_EQ(profile.links(0).round_trip_ns(), 1'800u);
 }
 
 }  // namespace

@@ -123,6 +123,17 @@ TEST(ProgramTest, PrintsTheProfileThatAStartWouldTake) {
   Program file({"--device=emulated", "--print-profile", "--log-level=off", "--profile=" + path});
   EXPECT_EQ(file.Wait(), 0);
   EXPECT_EQ(planner::ParseProfile(file.Output())->round_trip_ns, 900u);
+  const std::string config = directory.path() + "/two.textproto";
+  std::ofstream(config) << "pools { tier: 'cxl' capacity: '2MiB' } emulated { cxl_link { round_trip_ns: 5000 } }";
+  Program two({"--device=emulated", "--print-profile", "--log-level=off", "--config=" + config});
+  EXPECT_EQ(two.Wait(), 0);
+  const auto by_link = planner::ParseProfile(two.Output());
+  ASSERT_TRUE(by_link.ok()) << by_link.status() << two.Output();
+  ASSERT_EQ(by_link->remote_tiers.size(), 2u);
+  EXPECT_TRUE(by_link->remote_tiers[1].own_link);
+  EXPECT_EQ(by_link->remote_tiers[1].bytes_per_s, 51.1e9);
+  EXPECT_EQ(by_link->remote_tiers[1].round_trip_ns, 5'000u);
+  EXPECT_EQ(by_link->round_trip_ns, 1'800u);
   Program unmeasured({"--device=emulated", "--print-profile", "--profile=once"});
   EXPECT_EQ(unmeasured.Wait(), 1);
   EXPECT_THAT(unmeasured.Output(), testing::HasSubstr("nothing was measured"));

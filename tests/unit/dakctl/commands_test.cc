@@ -152,7 +152,7 @@ TEST_F(CommandsTest, QuotasSetSendsWhatWasAskedFor) {
 
 TEST_F(CommandsTest, CongestionShowsWindowsByLink) {
   EXPECT_EQ(Out({"congestion"}),
-            R"(link 0: 48.7 GB/s of 51.1 GB/s (95.3 %), windows 136 KiB of 180 KiB, unloaded round trip 1.80 us
+            R"(link 0 (host): 48.7 GB/s of 51.1 GB/s (95.3 %), windows 136 KiB of 180 KiB, unloaded round trip 1.80 us
   SESSION  NAME        WEIGHT  STATE     WINDOW       RATE  OF LINK  ROUND TRIP  PEAK IN FLIGHT
         3  llama-3-8b     100  active   128 KiB  48.7 GB/s   95.3 %     2.60 us         128 KiB
        12  idle            50  idle    8.00 KiB      0 B/s      0 %           -             0 B
@@ -165,8 +165,12 @@ TEST_F(CommandsTest, ProfileSaysWhereItComesFrom) {
   EXPECT_EQ(Out({"profile"}),
             R"(source        measured 2h 13m ago in 1.40 s, by an earlier run
 HBM           3.01 TB/s
-link          51.2 GB/s, full with 128 KiB in flight, round trip 1.84 us
-cliff         1.00 MiB in flight
+link 0        51.2 GB/s, full with 128 KiB in flight, round trip 1.84 us
+  reads of    host, cxl
+  cxl         27.0 GB/s, full with 64.0 KiB in flight, round trip 2.30 us
+  cliff       1.00 MiB in flight
+link 1        10.0 GB/s, round trip 5.00 us
+  cliff       512 KiB in flight
 copy engine   54.9 GB/s to HBM, 55.1 GB/s to the host
 tensor cores  812 TFLOP/s
 
@@ -175,6 +179,9 @@ BATCH        HBM     PRODUCTS       LINK  AN OPERATION  REMOTE READS
   512  3.01 TB/s  690 TFLOP/s  51.2 GB/s       4.00 us           0 s
 )");
   v1::Profile& profile = script().profile;
+  profile.clear_links();  // as from an earlier dakd
+  EXPECT_THAT(Out({"profile"}), HasSubstr("link 0        51.2 GB/s, full with 128 KiB in flight, round trip 1.84 us\n"
+                                          "  cliff       1.00 MiB in flight\n"));
   profile.set_source("configured");
   profile.set_from_cache(false);
   EXPECT_THAT(Out({"profile"}), HasSubstr("source        configured, measured 2h 13m ago in 1.40 s\n"));

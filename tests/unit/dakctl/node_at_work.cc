@@ -61,16 +61,18 @@ Script NodeAtWork() {
            quotas { session_id: 12 tier: TIER_HBM limit_bytes: 18446744073709551615 used_bytes: 1073741824
                     revision: 1 })",
         script.quotas);
-  Parse(R"(links { bandwidth_bytes_per_s: 51100000000 base_round_trip_ns: 1800 target_bytes: 184320
+  Parse(R"(links { bandwidth_bytes_per_s: 51100000000 base_round_trip_ns: 1800 target_bytes: 184320 tiers: TIER_HOST
                    sessions { session_id: 3 name: "llama-3-8b" weight: 100 active: true window_bytes: 131072
                               achieved_bytes_per_s: 48700000000 round_trip_ns: 2600 inflight_peak_bytes: 131072 }
                    sessions { session_id: 12 name: "idle" weight: 50 window_bytes: 8192 } })",
         script.congestion);
   Parse(R"(hbm_bytes_per_s: 3010e9 link_bytes_per_s: 51.2e9 copy_engine_bytes_per_s: 54.9e9 round_trip_ns: 1840
-           knee_bytes: 131072 cliff_bytes: 1048576 flops_per_s: 812e12 source: "measured"
-           copy_to_host_bytes_per_s: 55.1e9 measured_unix_s: 1700000000 age_s: 8000 measuring_s: 1.4 from_cache: true
+           knee_bytes: 131072 cliff_bytes: 1048576 flops_per_s: 812e12 source: "measured" measured_unix_s: 1700000000
+           links { tiers: [TIER_HOST, TIER_CXL] bytes_per_s: 51.2e9 round_trip_ns: 1840 knee_bytes: 131072
+             cliff_bytes: 1048576 rates { tier: TIER_CXL bytes_per_s: 27e9 round_trip_ns: 2300 knee_bytes: 65536 } }
+           links { link: 1 bytes_per_s: 10e9 round_trip_ns: 5000 cliff_bytes: 524288 } copy_to_host_bytes_per_s: 55.1e9
            batch_rates { batch: 1 hbm_bytes_per_s: 2890e9 flops_per_s: 812e12 operation_s: 1.5e-6
-                         link_bytes_per_s: 50e9 remote_s: 1.2e-5 }
+                         link_bytes_per_s: 50e9 remote_s: 1.2e-5 } age_s: 8000 measuring_s: 1.4 from_cache: true
            batch_rates { batch: 512 hbm_bytes_per_s: 3010e9 flops_per_s: 690e12 operation_s: 4e-6 })",
         script.profile);
   Parse(R"(session_id: 3 version: 2 predicted_s: 0.0055 uniform_s: 0.006 all_hbm_s: 0.0048 remote_bytes: 1073741824

@@ -55,7 +55,7 @@ TEST_F(RealDaemonTest, ShowsWhatItHolds) {
                                       ContainsRegex("published +[^ ]+ +embed")));
   EXPECT_THAT(Out({"tensors", "--session=" + id()}), ::testing::Not(HasSubstr("embed")));
   EXPECT_THAT(Out({"publications"}), ContainsRegex("model/embed .* 2.00 MiB +0 B +1 +open +sha256:ab"));
-  EXPECT_THAT(Out({"congestion"}), AllOf(StartsWith("link 0: 0 B/s of "), HasSubstr("llama")));
+  EXPECT_THAT(Out({"congestion"}), AllOf(StartsWith("link 0 (host): 0 B/s of "), HasSubstr("llama")));
 }
 
 TEST_F(RealDaemonTest, ChangesAQuotaWhileTheSessionRuns) {

@@ -58,7 +58,7 @@ TEST(WatchTest, RedrawsInPlaceOnATerminal) {
   EXPECT_THAT(text, HasSubstr("dakd 0.1.0 on NVIDIA H100 80GB HBM3, up 2h 13m"));
   EXPECT_THAT(text, HasSubstr("hbm   [######===...............]  37.5 %  20.0 GiB   10.0 GiB  50.0 GiB  80.0 GiB\n"));
   EXPECT_THAT(text, HasSubstr("host  [#.......................]   1.0 %"));
-  EXPECT_THAT(text, HasSubstr("link 0: 48.7 GB/s of 51.1 GB/s (95.3 %), windows 136 KiB of 180 KiB\n"));
+  EXPECT_THAT(text, HasSubstr("link 0 (host): 48.7 GB/s of 51.1 GB/s (95.3 %), windows 136 KiB of 180 KiB\n"));
   EXPECT_THAT(text, HasSubstr("3  llama-3-8b  19.0 GiB  1.00 GiB  5.0 %  48.7 GB/s   128 KiB     2.60 us    v2\n"));
   EXPECT_THAT(text, HasSubstr("12.0 GB/s")) << "the second frame shows what changed";
 }

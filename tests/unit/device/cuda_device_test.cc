@@ -100,6 +100,8 @@ TEST_F(CudaDeviceTest, ReadsTiersFromTheDriverAndTheNodes) {
   EXPECT_EQ((*device)->GetTier(Tier::kHost)->numa_node, 0);
   EXPECT_EQ((*device)->GetTier(Tier::kCxl)->total_bytes, uint64_t{1} << 29);
   EXPECT_EQ((*device)->GetTier(Tier::kCxl)->numa_node, 1);
+  EXPECT_EQ((*device)->description().cxl_numa_node, 1);
+  EXPECT_EQ((*device)->description().LinkOf(Tier::kCxl), 0);  // behind the same path
 }
 
 TEST_F(CudaDeviceTest, WithoutNodesAllOfTheMachinesMemoryIsHost) {

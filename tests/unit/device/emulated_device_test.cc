@@ -66,6 +66,19 @@ class EmulatedDeviceTest : public ::testing::Test {
 TEST_F(EmulatedDeviceTest, DescribesTheConfiguredLink) {
   EXPECT_EQ(device_.description().kind, "emulated");
   EXPECT_EQ(device_.description().link.bandwidth_bytes_per_s, 123);
+  EXPECT_EQ(device_.description().link_count(), 1);
+  EXPECT_EQ(device_.description().LinkOf(Tier::kCxl), 0);
+}
+
+TEST_F(EmulatedDeviceTest, TheCxlTierMayHaveALinkOfItsOwn) {
+  EmulatedDeviceOptions options = Options();
+  options.cxl_link = LinkModel{.bandwidth_bytes_per_s = 45};
+  const EmulatedDevice device(options);
+  EXPECT_EQ(device.description().link_count(), 2);
+  EXPECT_EQ(device.description().LinkOf(Tier::kHost), 0);
+  EXPECT_EQ(device.description().LinkOf(Tier::kCxl), 1);
+  EXPECT_EQ(device.description().link.bandwidth_bytes_per_s, 123);
+  EXPECT_EQ(device.description().cxl_link->bandwidth_bytes_per_s, 45);
 }
 
 TEST_F(EmulatedDeviceTest, CountsWhatLiveSegmentsHold) {

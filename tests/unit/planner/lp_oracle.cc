@@ -133,7 +133,7 @@ class Program {
       all_remote_.Add(tier, StoredBytes(operation));
       on_tier_[k].Add(tier, StoredBytes(operation));
       hbm.Add(tier, read);
-      link.Add(tier, unit * read * weights_);
+      if (!profile_.remote_tiers[k].own_link) link.Add(tier, unit * read * weights_);
       const double own_rate = profile_.remote_tiers[k].bytes_per_s;
       if (own_rate == 0) continue;
       Terms own;

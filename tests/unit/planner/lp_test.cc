@@ -150,6 +150,13 @@ TEST(PlannerAgainstLpTest, SeveralSessionsShareTiersWithLimitedCapacities) {
   CompareWithLp(6, 2000, {.max_operations = 4, .max_passes = 3, .max_tiers = 3, .limited_tiers = true});
 }
 
+// The oracle has a row for every link; the planner has one term for their sum.
+TEST(PlannerAgainstLpTest, TiersWithLinksOfTheirOwn) {
+  CompareWithLp(9, 2000, {.max_operations = 6, .max_tiers = 4, .own_links = true});
+  CompareWithLp(10, 2000,
+                {.max_operations = 4, .max_passes = 3, .max_tiers = 3, .limited_tiers = true, .own_links = true});
+}
+
 TEST(PlannerAgainstLpTest, ExtremeMagnitudes) {
   CompareWithLp(7, 1000, {.max_operations = 6, .max_passes = 2, .extreme = true});
   CompareWithLp(8, 1000,

@@ -281,6 +281,34 @@ TEST_F(NodePlanTest, WhatFitsInNoWayChangesNothing) {
   EXPECT_EQ(node_.next_replan_s(), kForever);
 }
 
+// Half of each operation would be on the host, by the plan, and fill it to the byte: a tensor has one remote tier.
+TEST_F(NodePlanTest, ATierIsGivenNoMoreThanItHolds) {
+  Profile profile = RoundProfile();
+  profile.remote_tiers = {{.name = "host"}, {.name = "cxl", .bytes_per_s = 5}};
+  NodePlan node(profile, policy_);
+  node.SetCapacities(0, {2'500, kUnlimitedBytes});
+  const auto on_host = [&] {
+    uint64_t bytes = 0;
+    for (uint64_t id = 1; id <= 3; ++id) {
+      const NodePassPlan* plan = node.Find(id);
+      for (size_t i = 0; plan != nullptr && i < plan->remote_rows.size(); ++i) {
+        if (plan->tiers[i] == 0) bytes += plan->remote_rows[i] * 10;
+        EXPECT_EQ(plan->plan.operations[i].tier_ratios[plan->tiers[i]], 1) << id;
+      }
+    }
+    return bytes;
+  };
+  for (uint64_t id = 1; id <= 3; ++id) {
+    ASSERT_TRUE(node.Describe(Matrices(id, 4), kUnlimitedBytes, static_cast<double>(id)).ok());
+    EXPECT_LE(on_host(), 2'500u) << id;
+  }
+  EXPECT_GE(on_host(), 2'000u);  // and is used as far as whole operations go
+  node.Remove(1);
+  ASSERT_TRUE(node.Replan(10).ok());
+  ASSERT_TRUE(node.Describe(Matrices(1, 2), kUnlimitedBytes, 11).ok());
+  EXPECT_LE(on_host(), 2'500u);
+}
+
 TEST_F(NodePlanTest, BadDescriptionsAreNamed) {
   PassDescription short_splits = Matrices(1, 2);
   short_splits.splits.pop_back();

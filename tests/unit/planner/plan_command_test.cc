@@ -214,6 +214,31 @@ TEST(ProfileFileTest, WithoutTiersThereIsTheHost) {
   EXPECT_EQ(profile->remote_tiers[0].name, "host");
 }
 
+TEST(ProfileFileTest, ATierMayHaveALinkOfItsOwn) {
+  const std::string text = R"({"hbm_bytes_per_s": 1e12, "link_bytes_per_s": 5e10, "flops_per_s": 1e14, "remote_tiers":
+      [{"name": "host"}, {"name": "cxl", "bytes_per_s": 2e10, "round_trip_ns": 2300, "knee_bytes": 65536,
+        "cliff_bytes": 400000, "own_link": true}]})";
+  const absl::StatusOr<Profile> profile = ParseProfile(text);
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  const RemoteTier& cxl = profile->remote_tiers[1];
+  EXPECT_TRUE(cxl.own_link);
+  EXPECT_EQ(cxl.round_trip_ns, 2300u);
+  EXPECT_EQ(cxl.knee_bytes, 65'536u);
+  EXPECT_EQ(cxl.cliff_bytes, 400'000u);
+  EXPECT_FALSE(profile->remote_tiers[0].own_link);
+  const absl::StatusOr<Profile> again = ParseProfile(FormatProfile(*profile));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(FormatProfile(*again), FormatProfile(*profile));
+  EXPECT_TRUE(again->remote_tiers[1].own_link);
+  // Read whole over both at once: 70 GB/s.
+  Pass pass;
+  pass.operations = {{.name = "w", .bytes = 7'000'000'000}};
+  const absl::StatusOr<PassPlan> plan = Plan(*profile, pass);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_NEAR(plan->predicted_s, 0.1, 1e-9);
+  EXPECT_NEAR(plan->operations[0].tier_ratios[1], 2.0 / 7, 1e-9);
+}
+
 TEST(ProfileFileTest, NamesFieldsThatAreWrong) {
   const auto field = [](const std::string& more) {
     return DetailOf(
@@ -229,6 +254,10 @@ TEST(ProfileFileTest, NamesFieldsThatAreWrong) {
   EXPECT_EQ(field(R"(, "remote_tiers": [3])"), "remote_tiers[0]");
   EXPECT_EQ(field(R"(, "remote_tiers": [{"name": "host"}, {}])"), "remote_tiers[1].name");
   EXPECT_EQ(field(R"(, "remote_tiers": [{"name": "host", "rate": 1}])"), "remote_tiers[0].rate");
+  EXPECT_EQ(field(R"(, "remote_tiers": [{"name": "host", "own_link": 1}])"), "remote_tiers[0].own_link");
+  EXPECT_EQ(field(R"(, "remote_tiers": [{"name": "host", "round_trip_ns": -1}])"), "remote_tiers[0].round_trip_ns");
+  EXPECT_EQ(field(R"(, "remote_tiers": [{"name": "host", "knee_bytes": 0.5}])"), "remote_tiers[0].knee_bytes");
+  EXPECT_EQ(field(R"(, "remote_tiers": [{"name": "host", "cliff_bytes": "x"}])"), "remote_tiers[0].cliff_bytes");
   EXPECT_EQ(field(R"(, "remote_tiers": [{"name": "host", "capacity_bytes": -1}])"), "remote_tiers[0].capacity_bytes");
 }
 

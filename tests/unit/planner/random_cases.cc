@@ -42,7 +42,18 @@ class Maker {
       if (k > 0 && OneIn(4)) tier.bytes_per_s = profile.remote_tiers[0].bytes_per_s;
       profile.remote_tiers.push_back(tier);
     }
+    if (size_.own_links) MakeOwnLinks(profile);
     if (OneIn(3)) MakeBatchRates(profile);
+  }
+
+  // At most one tier keeps to the shared link.
+  void MakeOwnLinks(Profile& profile) {
+    const size_t shared = Below(profile.remote_tiers.size() + 1);  // one too many: none
+    for (size_t k = 0; k < profile.remote_tiers.size(); ++k) {
+      RemoteTier& tier = profile.remote_tiers[k];
+      tier.own_link = k != shared;
+      if (tier.own_link && tier.bytes_per_s == 0) tier.bytes_per_s = Whole(profile.link_bytes_per_s * Log(0.05, 3));
+    }
   }
 
   // Better and worse than the plain rates.
@@ -190,7 +201,8 @@ std::string Describe(const RandomCase& random_case) {
                     rate.operation_s, " link ", rate.link_bytes_per_s, " remote ", rate.remote_s, "\n");
   }
   for (const RemoteTier& tier : profile.remote_tiers) {
-    absl::StrAppend(&text, "  tier rate ", tier.bytes_per_s, " capacity ", tier.capacity_bytes, "\n");
+    absl::StrAppend(&text, "  tier rate ", tier.bytes_per_s, tier.own_link ? " own link" : "", " capacity ",
+                    tier.capacity_bytes, "\n");
   }
   for (const Pass& pass : random_case.passes) {
     absl::StrAppend(&text, "pass weight ", pass.weight, " budget ", pass.hbm_budget_bytes, "\n");

@@ -22,7 +22,8 @@ struct CaseSize {
   size_t max_passes = 1;
   size_t max_tiers = 1;
   bool limited_tiers = false;
-  bool extreme = false;  // bytes and tera-bytes side by side, anything from read rarely to read millions of times
+  bool extreme = false;    // bytes and tera-bytes side by side, anything from read rarely to read millions of times
+  bool own_links = false;  // of all tiers but one, or all
 };
 
 // Ratio bounds are multiples of 1/64 and sizes below 2^46, so sums are exact and "exactly at the bound" means

@@ -47,6 +47,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{"profile.remote_tiers", [](Profile& p, Pass&) { p.remote_tiers.clear(); }},
         BadField{"profile.remote_tiers", [](Profile& p, Pass&) { p.remote_tiers.resize(kMaxRemoteTiers + 1); }},
         BadField{"profile.remote_tiers[0].bytes_per_s", [](Profile& p, Pass&) { p.remote_tiers[0].bytes_per_s = -1; }},
+        BadField{"profile.remote_tiers[0].bytes_per_s", [](Profile& p, Pass&) { p.remote_tiers[0].own_link = true; }},
+        BadField{"profile.remote_tiers",
+                 [](Profile& p, Pass&) {
+                   p.remote_tiers.resize(2);
+                   p.remote_tiers.push_back({.name = "own", .bytes_per_s = 1, .own_link = true});
+                 }},
         BadField{"weight", [](Profile&, Pass& p) { p.weight = 0; }},
         BadField{"weight", [](Profile&, Pass& p) { p.weight = 1e7; }},
         BadField{"weight", [](Profile&, Pass& p) { p.weight = kNan; }},
