@@ -17,12 +17,13 @@ jobs() {
   echo $((memory_gib >= cores ? cores : memory_gib > 0 ? memory_gib : 1))
 }
 
-# build PRESET [TARGET...]: configures and builds. Without targets: everything.
+# build PRESET [-DOPTION=VALUE]... [TARGET...]: configures and builds. Without targets: everything.
 build() {
-  local preset=$1 targets=()
+  local preset=$1 options=() targets=()
   shift
+  while [[ ${1:-} == -D* ]]; do options+=("$1"); shift; done
   if (($#)); then targets=(--target "$@"); fi
   say "build $preset"
-  cmake --preset "$preset" &&
+  cmake --preset "$preset" "${options[@]}" &&
     cmake --build --preset "$preset" --parallel "$(jobs)" "${targets[@]}"
 }
