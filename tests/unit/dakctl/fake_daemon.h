@@ -52,6 +52,7 @@ class FakeDaemon {
   void Stop();
 
  private:
+  class Shared;  // the script, for the services
   class Node;
   class Sessions;
   class Tensors;
