@@ -1,6 +1,6 @@
 # Compiles a target's sources several at a time. Most of what a compiler does for a source is reading headers and
-# compiling templates that the next source needs as well: this way that is done once for eight of them, in half the
-# time. Included after the components, like DakPrecompile.
+# compiling templates that the next source needs as well: this way that is done once for eight of them, in two
+# thirds of the time. Included after the components, like DakPrecompile.
 #
 # Sources in one piece share a namespace without a name. Those that define a name which another of their target has,
 # too, are compiled by themselves (dak_compile_alone). The debug, lint and bundle presets compile every source by

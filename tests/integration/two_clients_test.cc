@@ -25,23 +25,23 @@ TEST_F(TwoClientsTest, BothComputeRightAndWindowsFollowTheWeights) {
   auto light = Client("light", "100");
   ASSERT_THAT(heavy->ReadLine(), Optional(std::string("ready")));
   ASSERT_THAT(light->ReadLine(), Optional(std::string("ready")));
-  // Both at once, until the daemon has seen both active.
-  bool shared = false;
-  for (int pass = 0; pass < 2000 && !shared; ++pass) {
-    heavy->WriteLine("pass");
-    light->WriteLine("pass");
-    ASSERT_THAT(heavy->ReadLine(), Optional(std::string("ok")));
-    ASSERT_THAT(light->ReadLine(), Optional(std::string("ok")));
+  // Both at work all the while, until the daemon has seen both active.
+  heavy->WriteLine("passes");
+  light->WriteLine("passes");
+  EXPECT_TRUE(daemon_.WaitUntil([&] {
     const auto congestion = Ask(daemon_.node(), &v1::NodeService::Stub::GetCongestion, v1::GetCongestionRequest());
     std::map<std::string, v1::SessionWindow> windows;
     for (const v1::SessionWindow& window : congestion.links(0).sessions()) windows[window.name()] = window;
-    if (!windows["heavy"].active() || !windows["light"].active()) continue;
+    if (!windows["heavy"].active() || !windows["light"].active()) return false;
     const double ratio = static_cast<double>(windows["heavy"].window_bytes()) /
                          static_cast<double>(std::max<uint64_t>(1, windows["light"].window_bytes()));
-    shared = ratio > 2.5 && ratio < 3.5;
     EXPECT_FALSE(windows["heavy"].violating());
+    return ratio > 2.5 && ratio < 3.5;
+  })) << "windows never stood 3 to 1";
+  for (ChildProcess* client : {heavy.get(), light.get()}) {
+    client->WriteLine("");
+    EXPECT_THAT(client->ReadLine(), Optional(std::string("ok")));
   }
-  EXPECT_TRUE(shared) << "windows never stood 3 to 1";
   EXPECT_TRUE(daemon_.WaitUntil([&] { return ByName()["heavy"].remote_bytes() > 0; }));
   heavy->WriteLine("quit");
   light->WriteLine("quit");
