@@ -186,12 +186,10 @@ TEST_F(HandlesTest, ClientThatDoesNotReadIsDropped) {
   v1::HandleRequest request;
   for (int i = 0; i < 64; ++i) request.add_tickets(std::string(16, 'x'));
   const std::string packet = request.SerializeAsString();
-  for (int i = 0; i < 100'000; ++i) {
-    if (::send(deaf.connection.fd(), packet.data(), packet.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
-        errno != EAGAIN) {
-      break;
-    }
-  }
+  EXPECT_TRUE(WaitUntil([&] {
+    return ::send(deaf.connection.fd(), packet.data(), packet.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
+           errno != EAGAIN;
+  })) << "it was never cut off";
   EXPECT_TRUE(WaitUntil([&] { return daemon_.DeviceUsage() == TierArray{}; }));
   EXPECT_EQ(session_.connection.Fetch({AllocateForTicket(session_, "a")}).fds.size(), 1u);
 }
