@@ -40,7 +40,7 @@ class NodePool {
   struct Release {
     void operator()(std::byte* chunk) const { std::free(chunk); }
   };
-  static_assert(sizeof(Node) >= sizeof(Link) && sizeof(Node) % alignof(Node) == 0);
+  static_assert(sizeof(Node) >= sizeof(Link));
 
   void Grow() {
     const size_t bytes = std::min(next_nodes_ * sizeof(Node), kHugePageBytes);

@@ -134,7 +134,7 @@ class Session {
                     const Request& request, Response* response, absl::Duration limit, bool changes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(control_mutex_) {
     if (connection_->PeerIsGone()) return DaemonGone();
-    const absl::Status status = transport_->Call(method, request, response, limit);
+    absl::Status status = transport_->Call(method, request, response, limit);
     if (status.ok()) return status;
     if (connection_->PeerIsGone()) return DaemonGone();
     if (changes && AnswerMayBeLost(status)) books_uncertain_ = true;
