@@ -66,6 +66,24 @@ function(dak_test name)
   dak_sanitize_test(${name})
 endfunction()
 
+# dak_script_test(name SCRIPT file.py [ARGS arg ...] [LABEL unit|tidy] [TIMEOUT s]): a Python program, one ctest test.
+# It doesn't depend on how dak was compiled, so once is enough: not part of sanitizer builds and the bundle's.
+function(dak_script_test name)
+  cmake_parse_arguments(ARG "" "SCRIPT;LABEL;TIMEOUT" "ARGS" ${ARGN})
+  if(DAK_SANITIZER OR DAK_BUNDLE)
+    return()
+  endif()
+  if(NOT ARG_LABEL)
+    set(ARG_LABEL unit)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 60)
+  endif()
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
+  add_test(NAME ${name} COMMAND ${Python3_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SCRIPT} ${ARG_ARGS})
+  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
 # dak_sanitize_test(name): gives a ctest test the options that the sanitizers take, and more time. Children of the test
 # inherit them.
 function(dak_sanitize_test name)
