@@ -1,11 +1,11 @@
 #include "daemon/session/layout.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
+#include "allocator/base/remote_rows.h"
 #include "allocator/base/status_macros.h"
 #include "daemon/session/limits.h"
 
@@ -76,15 +76,6 @@ absl::Status ValidateTensorSpec(absl::string_view field, const TensorSpec& spec)
                         absl::StrCat(box_cols, " for this data type, or 0"));
   }
   return absl::OkStatus();
-}
-
-uint64_t RemoteRows(uint64_t rows, double ratio, uint32_t tile_rows) {
-  if (ratio <= 0) return 0;
-  // The product of a decimal ratio with a row count may come out one ulp above the whole number it means.
-  const double exact = ratio * static_cast<double>(rows);
-  const auto asked = static_cast<uint64_t>(std::ceil(exact - exact * 1e-12));
-  const uint64_t tiles = (asked + tile_rows - 1) / tile_rows;
-  return std::min(rows, std::max<uint64_t>(tiles, 1) * tile_rows);
 }
 
 Tensor LayOut(const TensorSpec& spec) {

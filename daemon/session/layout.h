@@ -19,9 +19,6 @@ absl::Status ValidateFingerprint(absl::string_view field, absl::string_view fing
 // Checks every field of `spec`.
 absl::Status ValidateTensorSpec(absl::string_view field, const TensorSpec& spec);
 
-// Rows that go to the remote tier: `ratio` of them rounded up to whole tiles, at most all; 0 for ratio 0.
-uint64_t RemoteRows(uint64_t rows, double ratio, uint32_t tile_rows);
-
 // The tensor with its parts, tiers and sizes, not yet placed. `spec` must be valid.
 Tensor LayOut(const TensorSpec& spec);
 

@@ -1,16 +1,17 @@
 #include "tests/bench/dak_bench/shapes.h"
 
-#include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 
+#include "allocator/base/remote_rows.h"
+#include "daemon/planner/planner.h"
 #include "tests/bench/dak_bench/fail.h"
 
 namespace dak::bench {
 namespace {
 
-constexpr uint64_t kTileRows = 64;  // dakd's default
+constexpr uint32_t kTileRows = 64;  // dakd's default
+constexpr uint64_t kElementBytes = 2;
 
 }  // namespace
 
@@ -31,32 +32,27 @@ std::vector<Shape> ShapesOf(const std::string& model) {
 }
 
 uint64_t RemoteRows(uint64_t rows, double ratio, bool exact) {
-  const double wanted = ratio * static_cast<double>(rows);
-  if (exact) return static_cast<uint64_t>(std::llround(wanted));
-  const auto tiles = static_cast<uint64_t>(std::ceil(wanted / kTileRows - 1e-9));
-  return std::min(rows, tiles * kTileRows);
+  if (exact) return static_cast<uint64_t>(std::llround(ratio * static_cast<double>(rows)));
+  return dak::RemoteRows(rows, ratio, kTileRows);
 }
 
 std::vector<uint64_t> RemoteRowsOfPass(const std::vector<Shape>& operations, double ratio, bool exact) {
-  std::vector<uint64_t> rows;
-  std::vector<double> missing;  // of a tile
-  double missing_elements = 0;
+  std::vector<uint64_t> ceilings;
+  planner::PassPlan plan;
+  std::vector<planner::RowSplit> splits;
+  uint64_t bytes = 0;
   for (const Shape& operation : operations) {
-    const double wanted = ratio * static_cast<double>(operation.n);
-    rows.push_back(static_cast<uint64_t>(exact ? std::ceil(wanted) : std::floor(wanted / kTileRows) * kTileRows));
-    missing.push_back((wanted - static_cast<double>(rows.back())) / kTileRows);
-    missing_elements += (wanted - static_cast<double>(rows.back())) * static_cast<double>(operation.k);
+    const uint64_t row_bytes = operation.k * kElementBytes;
+    ceilings.push_back(static_cast<uint64_t>(std::ceil(ratio * static_cast<double>(operation.n))));
+    plan.operations.push_back({.ratio = ratio, .tier_ratios = {ratio}});
+    splits.push_back({.rows = operation.n, .tile_rows = kTileRows, .row_bytes = row_bytes});
+    bytes += operation.n * row_bytes;
   }
-  std::vector<size_t> order(operations.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return missing[a] > missing[b]; });
-  for (const size_t i : order) {
-    if (missing_elements <= 0) break;
-    const uint64_t more = std::min(kTileRows, operations[i].n - rows[i]);
-    rows[i] += more;
-    missing_elements -= static_cast<double>(more * operations[i].k);
-  }
-  return rows;
+  if (exact) return ceilings;
+  const auto budget_bytes = static_cast<uint64_t>((1 - ratio) * static_cast<double>(bytes));
+  const auto rows = planner::RoundToTiles(plan, splits, budget_bytes);
+  if (!rows.ok()) Fail("rounding to tiles", std::string(rows.status().message()).c_str());
+  return *rows;
 }
 
 }  // namespace dak::bench

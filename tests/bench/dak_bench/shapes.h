@@ -21,8 +21,8 @@ std::vector<Shape> ShapesOf(const std::string& model);
 // `exact`, rounded to rows.
 uint64_t RemoteRows(uint64_t rows, double ratio, bool exact);
 
-// The same for operations of which all together must give up `ratio` of their bytes: each its whole tiles, rounded
-// down, then one more where most of a tile is missing, until there are enough.
+// The same for operations of which all together must give up `ratio` of their bytes, as the planner rounds its plans;
+// with `exact`, each rounded up to rows.
 std::vector<uint64_t> RemoteRowsOfPass(const std::vector<Shape>& operations, double ratio, bool exact);
 
 }  // namespace dak::bench

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "allocator/base/error_detail.h"
+#include "allocator/base/remote_rows.h"
 #include "allocator/device/emulated_device.h"
 #include "daemon/session/limits.h"
 
