@@ -12,6 +12,20 @@
 
 namespace dak::kernels {
 
+// Right numbers, and the same bits again.
+inline void ExpectRightTwice(GemmRunner& runner, Problem& problem, cudaStream_t stream) {
+  std::vector<uint16_t> outputs[2];
+  for (std::vector<uint16_t>& output : outputs) {
+    problem.Poison();
+    const absl::Status status = runner.Launch(problem.shape(), problem.operands(), {}, stream);
+    ASSERT_TRUE(status.ok()) << status;
+    Check(cudaStreamSynchronize(stream), "the kernel");
+    output = problem.Output();
+  }
+  EXPECT_LE(problem.RelativeError(), problem.Tolerance());
+  EXPECT_EQ(outputs[0], outputs[1]) << "not the same bits again";
+}
+
 class GemmFixture : public testing::Test {
  protected:
   void SetUp() override {
@@ -30,7 +44,6 @@ class GemmFixture : public testing::Test {
   }
   void Wait() { Check(cudaStreamSynchronize(stream_), "the kernel"); }
 
-  // Right numbers, and the same bits again.
   void ExpectRight(const GemmShape& shape, uint64_t seed, const ProblemEpilogue& epilogue = {}, bool shift_y = false) {
     SCOPED_TRACE(testing::Message() << "batch " << shape.batch << " n " << shape.n << " k " << shape.k << " local_rows "
                                     << shape.local_rows << " element " << static_cast<int>(shape.element) << " bias "
@@ -38,15 +51,7 @@ class GemmFixture : public testing::Test {
                                     << epilogue.in_place << " activation " << static_cast<int>(epilogue.activation));
     Problem problem(shape, seed, epilogue);
     if (shift_y) problem.ShiftY();
-    std::vector<uint16_t> outputs[2];
-    for (std::vector<uint16_t>& output : outputs) {
-      problem.Poison();
-      Launch(problem);
-      Wait();
-      output = problem.Output();
-    }
-    EXPECT_LE(problem.RelativeError(), problem.Tolerance());
-    EXPECT_EQ(outputs[0], outputs[1]) << "not the same bits again";
+    ExpectRightTwice(*runner_, problem, stream_);
   }
 
   void ExpectGridRight(const std::vector<std::pair<uint64_t, uint64_t>>& sizes, const std::vector<uint32_t>& batches) {

@@ -9,10 +9,9 @@
 #include <memory>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "allocator/base/error_detail.h"
-#include "tests/gpu/gemm_problem.h"
+#include "tests/gpu/gemm_fixture.h"
 
 namespace dak::kernels {
 namespace {
@@ -30,7 +29,6 @@ class GemmTuningTest : public testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  // Right numbers, and the same bits again.
   void ExpectRight(const GemmShape& shape, const TuningChoice& choice, uint64_t seed) {
     SCOPED_TRACE(testing::Message() << "batch " << shape.batch << " n " << shape.n << " k " << shape.k << " local_rows "
                                     << shape.local_rows << " boxes " << choice.row_boxes << " remote "
@@ -43,16 +41,7 @@ class GemmTuningTest : public testing::Test {
     auto runner = CreateCudaGemmRunner(0, {.tuning_path = path_});
     ASSERT_TRUE(runner.ok()) << runner.status();
     Problem problem(shape, seed);
-    std::vector<uint16_t> outputs[2];
-    for (std::vector<uint16_t>& output : outputs) {
-      problem.Poison();
-      const absl::Status status = (*runner)->Launch(problem.shape(), problem.operands(), {}, nullptr);
-      ASSERT_TRUE(status.ok()) << status;
-      Check(cudaStreamSynchronize(nullptr), "the kernel");
-      output = problem.Output();
-    }
-    EXPECT_LE(problem.RelativeError(), problem.Tolerance());
-    EXPECT_EQ(outputs[0], outputs[1]) << "not the same bits again";
+    ExpectRightTwice(**runner, problem, nullptr);
   }
 
   std::filesystem::path folder_;
