@@ -38,7 +38,6 @@ struct DecodeParams {
   uint32_t remote_ctas;
   uint32_t local_ctas;
   uint32_t local_inflight_stages;
-  bool staggered;
   RemoteUnits remote_units;
   const v1::LinkControl* control;
   v1::LinkReport* report;
@@ -59,7 +58,7 @@ struct DecodeTraits {
   static constexpr int kBoxes = kRowBoxes;
   static constexpr bool kF16 = kF16Elements;
   static constexpr uint32_t kXStageBytes = kBatchTile * kChunkColumns * 2;
-  static constexpr uint32_t kXStages = kBatchTile <= 64 ? 8 : kBatchTile == 128 ? 10 - 2 * kRowBoxes : 5;
+  static constexpr uint32_t kXStages = kBatchTile <= 128 ? 8 : 5;
   static constexpr uint32_t kXRingBytes = kXStages * kXStageBytes;
   static constexpr uint32_t kXSliceRows = kBatchTile / kClusterCtas;
   static constexpr uint32_t kXSliceBytes = kXStageBytes / kClusterCtas;
@@ -76,8 +75,8 @@ struct DecodeTraits {
   static_assert(kWStageBytes % kSwizzleAtomBytes == 0 && kXStageBytes % kSwizzleAtomBytes == 0,
                 "operands must lie on the swizzle's 1024-byte pattern");
   static_assert(kN % 8 == 0 && kN <= kMaxBatch && kRowBoxes <= 2);
+  static_assert(kN < kLeastClusteredTile || kRowBoxes == 1, "the sums of two boxes leave too few registers");
   static_assert(kXSliceBytes % kSwizzleAtomBytes == 0, "a slice must keep the swizzle's pattern");
-  static_assert(kClusterCtas == 1 || kRowBoxes == 1, "a CTA of a cluster has one box of a tile");
 };
 
 // W's ring in a remote CTA, whose tiles are one box high.
@@ -114,13 +113,15 @@ struct Unit {
 struct Cursor {
   uint32_t tile;
   uint32_t chunk;
-  uint64_t until_wrap;
+  uint32_t until_wrap;
 };
 
 // What a CTA works on. A local one: chunks [begin, end) of the part, k_chunks of them a tile, a contiguous range. The
 // chunks of the last tile come first if another CTA finishes it: then that one needn't wait for them at its own end. A
 // remote one draws units (decode_units.cuh). A cluster of local CTAs is one worker, whose tiles are as many times
 // higher.
+// NOTE: chunks are counted in 32 bits (LaunchDecodeGemm checks that they can be). A division of 64-bit numbers takes as
+// long as a read of L2, and these stand between the launch before and the first product.
 struct WorkRange {
   bool remote;
   uint32_t worker;  // this CTA's or cluster's number among its kind's
@@ -129,22 +130,22 @@ struct WorkRange {
   uint32_t tile_rows;
   uint32_t row_offset;  // in a tile, of this CTA's rows
   uint32_t k_chunks;
+  uint32_t each;         // chunks that every worker has at least...
+  uint32_t more;         // ...and that so many of the first have one more than
   uint64_t part_rows;    // rows of the part
   uint64_t part_offset;  // of the part in W
-  uint64_t total;        // chunks of the part
-  uint64_t begin;
-  uint64_t end;
+  uint32_t begin;
+  uint32_t end;
 
-  __device__ uint64_t Count() const { return end - begin; }
-  __device__ uint64_t BeginOf(uint32_t i) const { return total * i / workers; }
-  __device__ uint32_t OwnerOf(uint64_t chunk) const {
-    return static_cast<uint32_t>(((chunk + 1) * workers - 1) / total);
+  __device__ uint32_t Count() const { return end - begin; }
+  __device__ uint32_t BeginOf(uint32_t i) const { return each * i + min(i, more); }
+  __device__ uint32_t OwnerOf(uint32_t chunk) const {
+    const uint32_t longer = (each + 1) * more;
+    return chunk < longer ? chunk / (each + 1) : more + (chunk - longer) / each;
   }
-  __device__ Cursor At(uint64_t position) const {
-    return {static_cast<uint32_t>(position / k_chunks), static_cast<uint32_t>(position % k_chunks), end - position};
-  }
+  __device__ Cursor At(uint32_t position) const { return {position / k_chunks, position % k_chunks, end - position}; }
   __device__ Cursor Start() const {
-    const uint64_t last_tile_begin = end / k_chunks * k_chunks;
+    const uint32_t last_tile_begin = end / k_chunks * k_chunks;
     return At(last_tile_begin == end || last_tile_begin < begin ? begin : last_tile_begin);
   }
 };
@@ -155,8 +156,7 @@ class LocalUnits {
   explicit __device__ LocalUnits(const WorkRange& work) : work_(work), at_(work.Start()), left_(work.Count()) {}
 
   __device__ Unit Next() {
-    const uint64_t in_tile = min(uint64_t{work_.k_chunks - at_.chunk}, at_.until_wrap);
-    const Unit unit{at_.tile, at_.chunk, static_cast<uint32_t>(min(in_tile, left_))};
+    const Unit unit{at_.tile, at_.chunk, min(min(work_.k_chunks - at_.chunk, at_.until_wrap), left_)};
     left_ -= unit.chunks;
     at_.chunk += unit.chunks;
     at_.until_wrap -= unit.chunks;
@@ -172,24 +172,7 @@ class LocalUnits {
  private:
   const WorkRange& work_;
   Cursor at_;
-  uint64_t left_;
-};
-
-// The order in which a local CTA takes a unit's chunks: each CTA starts elsewhere, so that not all of them ask L2 for
-// the same few lines of x at once. In pairs, since HBM is read in runs of 256 bytes.
-class StaggeredChunks {
- public:
-  __device__ StaggeredChunks(const Unit& unit, uint32_t worker, bool staggered)
-      : unit_(unit), offset_(staggered ? (worker * 0x9E37'79B1u >> 16) % unit.chunks & ~1u : 0) {}
-  __device__ uint32_t Next() {
-    const uint32_t chunk = unit_.chunk + offset_;
-    if (++offset_ == unit_.chunks) offset_ = 0;
-    return chunk;
-  }
-
- private:
-  const Unit& unit_;
-  uint32_t offset_;
+  uint32_t left_;
 };
 
 template <class Traits>
@@ -204,7 +187,9 @@ __device__ inline WorkRange DivideWork(const DecodeParams& p) {
   work.k_chunks = p.k_chunks;
   work.part_rows = work.remote ? p.n - p.local_rows : p.local_rows;
   work.part_offset = work.remote ? p.local_rows : 0;
-  work.total = (work.part_rows + work.tile_rows - 1) / work.tile_rows * p.k_chunks;
+  const uint32_t tiles = static_cast<uint32_t>((work.part_rows + work.tile_rows - 1) / work.tile_rows);
+  work.each = tiles * p.k_chunks / work.workers;
+  work.more = tiles * p.k_chunks % work.workers;
   work.begin = work.BeginOf(work.worker);
   work.end = work.BeginOf(work.worker + 1);
   return work;

@@ -64,51 +64,90 @@ __device__ inline void LeaveShare(const DecodeParams& p, const TileShares& share
   }
 }
 
-// Takes kCount of a share's quads, when they are there, and adds them to `total`.
+// kCount quads of a share. They are asked for before they are needed.
 template <int kCount>
-__device__ inline void TakeQuads(uint4* quads, float (&total)[kCount][4]) {
-  uint4 values[kCount];
-  bool absent = true;
-  while (absent) {
-    absent = false;
+class ShareQuads {
+ public:
+  __device__ void Ask(uint4* quads) {
+    quads_ = quads;
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) values[i] = ptx::LoadRelaxedGpu(quads + i * kWarpgroupThreads);
+    for (int i = 0; i < kCount; ++i) values_[i] = ptx::LoadRelaxedGpu(quads_ + i * kWarpgroupThreads);
+  }
+
+  // Waits until they are there, adds them to `total` and takes them away.
+  __device__ void Take(float (&total)[kCount][4]) {
+    while (IsAbsent()) Ask(quads_);
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      absent |= values[i].x == kAbsent || values[i].y == kAbsent || values[i].z == kAbsent || values[i].w == kAbsent;
+      total[i][0] += __uint_as_float(values_[i].x);
+      total[i][1] += __uint_as_float(values_[i].y);
+      total[i][2] += __uint_as_float(values_[i].z);
+      total[i][3] += __uint_as_float(values_[i].w);
+      ptx::StoreRelaxedGpu(quads_ + i * kWarpgroupThreads, make_uint4(kAbsent, kAbsent, kAbsent, kAbsent));
     }
   }
+
+ private:
+  __device__ bool IsAbsent() const {
+    bool absent = false;
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    total[i][0] += __uint_as_float(values[i].x);
-    total[i][1] += __uint_as_float(values[i].y);
-    total[i][2] += __uint_as_float(values[i].z);
-    total[i][3] += __uint_as_float(values[i].w);
-    ptx::StoreRelaxedGpu(quads + i * kWarpgroupThreads, make_uint4(kAbsent, kAbsent, kAbsent, kAbsent));
+    for (int i = 0; i < kCount; ++i) {
+      const uint4 v = values_[i];
+      absent |= v.x == kAbsent || v.y == kAbsent || v.z == kAbsent || v.w == kAbsent;
+    }
+    return absent;
+  }
+
+  uint4* quads_ = nullptr;
+  uint4 values_[kCount];
+};
+
+// The piece-th kCount quads of `sums`. Registers can't be counted through, so each piece has instructions of its own,
+// but no more of them than this.
+template <int kCount, int kSums>
+__device__ inline void CopyPiece(const float (&sums)[kSums], int piece, float (&total)[kCount][4]) {
+#pragma unroll
+  for (int p = 0; p < kSums / (4 * kCount); ++p) {
+    if (p != piece) continue;
+#pragma unroll
+    for (int i = 0; i < 4 * kCount; ++i) total[i / 4][i % 4] = sums[4 * kCount * p + i];
   }
 }
 
-// Adds the tile's shares, to `sums` if those aren't among them, and writes y. A few columns at a time, since the sums
-// take most registers.
+// Adds the tile's shares, to `sums` if those aren't among them, and writes y.
+// NOTE: piece by piece in a loop that isn't unrolled. As straight code, which runs once in a tile, it was fetched from
+// memory each time: on an H100 the end of a tile of 64 x 256 sums took 18 us, and takes 4.
 template <class Traits>
 __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, const Box& box,
                                   const float (&sums)[Traits::kN / 2], const TileShares& shares, bool add_sums,
                                   uint32_t thread) {
   constexpr int kQuads = Traits::kN / 8;
-  constexpr int kMost = Traits::kN < 256 || Traits::kBoxes == 1 ? 16 : 4;
-  constexpr int kAtOnce = kQuads < kMost ? kQuads : kMost;
+  constexpr int kAtOnce = kQuads < 8 ? kQuads : 8;
+  constexpr int kPieces = kQuads / kAtOnce;
+  constexpr bool kAsksAhead = Traits::kN < 256;  // the sums leave no registers for the next piece's share
   const TileWriter<Traits::kF16> writer({p.y, p.epilogue, p.n, p.batch, work.part_offset + box.row, box.valid_rows},
                                         thread);
-#pragma unroll
-  for (int j = 0; j < kQuads; j += kAtOnce) {
-    float total[kAtOnce][4];
-#pragma unroll
-    for (int i = 0; i < 4 * kAtOnce; ++i) total[i / 4][i % 4] = add_sums ? sums[4 * j + i] : 0.0f;
+  ShareQuads<kAtOnce> share;
+  const auto ask = [&](uint32_t number, int piece) {
+    share.Ask(ShareAt(p, shares, number) + thread + piece * (kAtOnce * kWarpgroupThreads));
+  };
+  const bool has_shares = shares.first < shares.end;
+  if (kAsksAhead && has_shares) ask(shares.first, 0);
+#pragma unroll 1
+  for (int piece = 0; piece < kPieces; ++piece) {
+    if (!kAsksAhead && has_shares) ask(shares.first, piece);
+    float total[kAtOnce][4] = {};
+    if (add_sums) CopyPiece(sums, piece, total);
+#pragma unroll 1
     for (uint32_t number = shares.first; number < shares.end; ++number) {
-      TakeQuads<kAtOnce>(ShareAt(p, shares, number) + thread + j * kWarpgroupThreads, total);
+      share.Take(total);
+      if (number + 1 < shares.end) {
+        ask(number + 1, piece);
+      } else if (kAsksAhead && piece + 1 < kPieces) {
+        ask(shares.first, piece + 1);
+      }
     }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) writer.Write(j + i, total[i]);
+    writer.Write(piece * kAtOnce, total);
   }
 }
 

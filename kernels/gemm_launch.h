@@ -76,8 +76,8 @@ struct DecodeLaunch {
 // Sets the kernels' attributes on the current device. Call once.
 cudaError_t PrepareDecodeGemm();
 
-// CTAs that the current device runs at once in clusters of 2 or 4; to be called after PrepareDecodeGemm.
-cudaError_t CountClusteredCtas(uint32_t cluster, uint32_t* ctas);
+// CTAs that the current device runs at once in clusters of kClusterCtas; to be called after PrepareDecodeGemm.
+cudaError_t CountClusteredCtas(uint32_t* ctas);
 
 cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream);
 

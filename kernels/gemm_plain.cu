@@ -64,7 +64,7 @@ __device__ inline WorkRange DividePlainWork(const DecodeParams& p) {
   work.part_rows = work.remote ? p.n - p.local_rows : p.local_rows;
   work.part_offset = work.remote ? p.local_rows : 0;
   const uint64_t tiles = (work.part_rows + kBoxRows - 1) / kBoxRows;
-  work.total = (tiles - work.worker + work.workers - 1) / work.workers * p.k_chunks;  // of this CTA
+  work.end = (tiles - work.worker + work.workers - 1) / work.workers * p.k_chunks;  // of this CTA
   return work;
 }
 
@@ -190,7 +190,8 @@ __device__ inline void StoreSums(const DecodeParams& p, const WorkRange& work, u
       thread);
 #pragma unroll
   for (int j = 0; j < Traits::kN / 8; ++j) {
-    writer.Write(j, sums[j]);
+    const float quad[1][4] = {{sums[j][0], sums[j][1], sums[j][2], sums[j][3]}};
+    writer.Write(j, quad);
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums[j][i] = 0;
   }
@@ -203,12 +204,12 @@ __device__ inline void RunWorkers(const PlainParams& p, const WorkRange& work, u
   if (work.remote && thread == 0) OpenLink(p.decode, work, shared.meter);
   float sums[Traits::kN / 8][4] = {};
   uint64_t issued = 0;
-  for (uint64_t done = 0; done < work.total; ++done) {
+  for (uint64_t done = 0; done < work.end; ++done) {
     // Fill what may be filled; the barrier also says that nobody reads the stage before this one any more.
     while (true) {
       if (thread == 0) shared.room = gate.Room(static_cast<uint32_t>(issued - done));
       ptx::NamedBarrier(kWorkersBarrier, kWorkers);
-      for (uint32_t room = shared.room; room > 0 && issued < work.total; --room, ++issued) {
+      for (uint32_t room = shared.room; room > 0 && issued < work.end; --room, ++issued) {
         const Cursor at = ChunkAt(work, issued);
         if (thread == 0) gate.OnIssue(at, issued);
         LoadStage<Traits>(p, work, ring + issued % Traits::kStages * Traits::kStageBytes, at, thread);

@@ -23,19 +23,17 @@ inline constexpr uint32_t kBoxBytes = kBoxRows * kChunkColumns * 2;
 inline constexpr uint32_t kMaxBatch = 256;
 inline constexpr uint32_t kMaxRemoteCtas = 32;  // one bit each in half a word
 
-// The smallest batch tile that has instances for clusters.
+// From this batch tile on, tiles are one box high, and local CTAs may be in clusters of kClusterCtas.
 inline constexpr uint32_t kLeastClusteredTile = 128;
+inline constexpr uint32_t kClusterCtas = 4;
 
 struct DeviceTraits {
   uint32_t multiprocessors = 132;
-  uint32_t ctas_in_pairs = 0;  // that run at once in clusters of 2; 0: there are none
-  uint32_t ctas_in_fours = 0;  // and of 4
+  uint32_t clustered_ctas = 0;  // that run at once in clusters of kClusterCtas; 0: there are none
   double hbm_bytes_per_s = 2.99e12;
 
-  // CTAs that run at once in clusters of 1, 2 or 4.
-  uint32_t CtasIn(uint32_t cluster) const {
-    return cluster == 4 ? ctas_in_fours : cluster == 2 ? ctas_in_pairs : multiprocessors;
-  }
+  // CTAs that run at once in clusters of 1 or kClusterCtas.
+  uint32_t CtasIn(uint32_t cluster) const { return cluster > 1 ? clustered_ctas : multiprocessors; }
 };
 
 struct LinkTraits {
@@ -45,8 +43,9 @@ struct LinkTraits {
 };
 
 struct GemmPlan {
-  uint32_t batch_tile = 0;   // columns of the matrix instruction: 8, 16, 32, 64, 128 or 256
-  uint32_t row_boxes = 0;    // boxes of 64 rows in a local CTA's tile, a consumer warpgroup each: 1 or 2
+  uint32_t batch_tile = 0;  // columns of the matrix instruction: 8, 16, 32, 64, 128 or 256
+  // Boxes of 64 rows in a local CTA's tile, a consumer warpgroup each: 1, or 2 below kLeastClusteredTile.
+  uint32_t row_boxes = 0;
   uint32_t remote_ctas = 0;  // at most CutRemote's count and kMaxRemoteCtas
   uint32_t local_ctas = 0;   // at most LocalChunks
   // Boxes that a local CTA has in flight. More than HBM needs makes everything else wait behind them: reads of x, of
@@ -54,11 +53,8 @@ struct GemmPlan {
   uint32_t local_inflight_boxes = 0;
   // Whether L2 should fetch 256 bytes where HBM is asked for 128: a few per cent where W is nearly all that L2 moves.
   bool promote_local = false;
-  // Whether local CTAs take their tiles' chunks from different places on.
-  bool staggered = false;
-  // Local CTAs that work on the same chunks of neighbouring rows, so that x comes from L2 once for all of them: 1, 2 or
-  // 4, above 1 only from kLeastClusteredTile on and with row_boxes of 1. The counts of CTAs above are multiples of it.
-  // NOTE: the model chooses 1: clusters haven't been run yet.
+  // Local CTAs that work on the same chunks of neighbouring rows, so that x comes from L2 once for all of them: 1, or
+  // kClusterCtas from kLeastClusteredTile on. The counts of CTAs above are multiples of it.
   uint32_t cluster = 1;
 };
 

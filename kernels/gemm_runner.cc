@@ -153,8 +153,7 @@ class CudaGemmRunner final : public GemmRunner {
   absl::Status Initialise() {
     DAK_RETURN_IF_ERROR(QueryDevice(ordinal_, traits_, ns_per_clock_));
     DAK_RETURN_IF_ERROR(FromCuda(PrepareDecodeGemm(), "preparing the decode GEMM"));
-    DAK_RETURN_IF_ERROR(FromCuda(CountClusteredCtas(2, &traits_.ctas_in_pairs), "cudaOccupancyMaxActiveClusters"));
-    DAK_RETURN_IF_ERROR(FromCuda(CountClusteredCtas(4, &traits_.ctas_in_fours), "cudaOccupancyMaxActiveClusters"));
+    DAK_RETURN_IF_ERROR(FromCuda(CountClusteredCtas(&traits_.clustered_ctas), "cudaOccupancyMaxActiveClusters"));
     DAK_RETURN_IF_ERROR(FromCuda(PreparePrefillGemm(), "preparing the prefill GEMM"));
     // One of each kind is the least, whatever the device.
     const uint32_t ctas = std::max(2u, traits_.multiprocessors);

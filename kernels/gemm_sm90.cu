@@ -26,11 +26,10 @@ class WProducer {
     LocalUnits units(work_);
     uint32_t filled = 0;
     for (Unit unit = units.Next(); unit.chunks > 0; unit = units.Next()) {
-      StaggeredChunks chunks(unit, work_.worker, p_.staggered);
       for (uint32_t i = 0; i < unit.chunks; ++i, ++filled) {
         if (filled == Traits::kWStages) FollowPreviousGrid();
         WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
-        LoadLocal(filled, unit.tile, chunks.Next());
+        LoadLocal(filled, unit.tile, unit.chunk + i);
       }
     }
     if (filled <= Traits::kWStages) FollowPreviousGrid();
@@ -72,14 +71,10 @@ class WProducer {
       oldest_.Advance(Traits::kWStages);
     }
     // A box past the part's end isn't loaded.
-    if constexpr (Traits::kCluster > 1) {
-      const uint64_t row = uint64_t{tile} * work_.tile_rows + work_.row_offset;
-      const bool is_there = row < work_.part_rows;
-      LoadBoxes<Traits::kWStages, Traits::kWStageBytes>(&p_.w_local_map, tile, chunk, is_there ? 1 : 0);
-    } else {
-      const bool is_last = Traits::kBoxes > 1 && (tile * Traits::kBoxes + 1) * kBoxRows >= work_.part_rows;
-      LoadBoxes<Traits::kWStages, Traits::kWStageBytes>(&p_.w_local_map, tile, chunk, is_last ? 1 : Traits::kBoxes);
-    }
+    const uint64_t row = uint64_t{tile} * work_.tile_rows + work_.row_offset;
+    uint32_t boxes = 0;
+    while (boxes < Traits::kBoxes && row + boxes * kBoxRows < work_.part_rows) ++boxes;
+    LoadBoxes<Traits::kWStages, Traits::kWStageBytes>(&p_.w_local_map, tile, chunk, boxes);
   }
 
   __device__ void LoadRemote(RemoteGate<RemoteRing<Traits>>& gate, uint32_t tile, uint32_t chunk) {
@@ -125,18 +120,20 @@ class XProducer {
 
   __device__ void Run() {
     ptx::PrefetchTensorMap(&p_.x_map);
-    ptx::WaitForPreviousGrid();
     if (work_.remote) {
       UnitReader units(shared_);
-      for (Unit unit = UnitAt(p_, units.Next(1, true)); unit.chunks > 0; unit = UnitAt(p_, units.Next(1, true))) {
+      Unit unit = UnitAt(p_, units.Next(1, true));
+      ptx::WaitForPreviousGrid();
+      for (; unit.chunks > 0; unit = UnitAt(p_, units.Next(1, true))) {
         for (uint32_t i = 0; i < unit.chunks; ++i) Load(unit.chunk + i);
       }
       return;
     }
     LocalUnits units(work_);
-    for (Unit unit = units.Next(); unit.chunks > 0; unit = units.Next()) {
-      StaggeredChunks chunks(unit, work_.worker, p_.staggered);
-      for (uint32_t i = 0; i < unit.chunks; ++i) Load(chunks.Next());
+    Unit unit = units.Next();
+    ptx::WaitForPreviousGrid();  // as late as can be: from here on everything waits for x
+    for (; unit.chunks > 0; unit = units.Next()) {
+      for (uint32_t i = 0; i < unit.chunks; ++i) Load(unit.chunk + i);
     }
   }
 
@@ -271,7 +268,7 @@ class Runs {
 
   __device__ Run NextLocal() {
     const Unit unit = local_.Next();
-    const uint32_t first = unit.chunk == 0 ? work_.worker : work_.OwnerOf(uint64_t{unit.tile} * work_.k_chunks);
+    const uint32_t first = unit.chunk == 0 ? work_.worker : work_.OwnerOf(unit.tile * work_.k_chunks);
     const bool to_end = unit.chunk + unit.chunks == work_.k_chunks;
     return {unit.tile, unit.chunks, to_end, LocalShares<Traits>(work_, group_, first)};
   }
@@ -294,7 +291,9 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
                         .w = {},
                         .x = {}};
   Runs<Traits> runs(p, work, shared, group);
-  for (Run run = runs.Next(lane == 0); run.chunks > 0; run = runs.Next(lane == 0)) {
+  Run run = runs.Next(lane == 0);
+  ptx::WaitForPreviousGrid();
+  for (; run.chunks > 0; run = runs.Next(lane == 0)) {
     const uint64_t row = uint64_t{run.tile} * work.tile_rows + work.row_offset + group * kBoxRows;
     const uint64_t valid = row < work.part_rows ? work.part_rows - row : 0;
     const Box box{static_cast<uint32_t>(row), static_cast<uint32_t>(min(valid, uint64_t{kBoxRows}))};
@@ -363,7 +362,6 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
   constexpr uint32_t kXWarp = kWWarp + 1;
   if (warp < kWWarp) {
     if (warp >= readers) return;
-    ptx::WaitForPreviousGrid();
     Consume<Traits>(p, work, ring, shared, warp / kWarpgroupWarps);
   } else if (lane == 0 && warp == kWWarp) {
     WProducer<Traits> producer(p, work, ring, shared);
@@ -418,19 +416,17 @@ bool ForPlan(const GemmPlan& plan, bool f16, const Visitor& visit) {
     return true;
   };
   constexpr std::integral_constant<uint32_t, 1> kOne;
-  constexpr std::integral_constant<uint32_t, 2> kTwo;
-  const auto alone = [&](auto n) { return try_one(n, kOne, kOne) || try_one(n, kTwo, kOne); };
-  // Where x is much: below, it is little of what L2 moves. One box, since CTAs of a cluster halve x's reads as boxes
-  // do.
-  const auto clustered = [&](auto n) {
-    return try_one(n, kOne, kTwo) || try_one(n, kOne, std::integral_constant<uint32_t, 4>());
+  const auto narrow = [&](auto n) {
+    return try_one(n, kOne, kOne) || try_one(n, std::integral_constant<uint32_t, 2>(), kOne);
   };
-  constexpr std::integral_constant<uint32_t, 128> kTile128;
-  constexpr std::integral_constant<uint32_t, 256> kTile256;
-  static_assert(kTile128 == kLeastClusteredTile);
-  return alone(std::integral_constant<uint32_t, 8>()) || alone(std::integral_constant<uint32_t, 16>()) ||
-         alone(std::integral_constant<uint32_t, 32>()) || alone(std::integral_constant<uint32_t, 64>()) ||
-         alone(kTile128) || alone(kTile256) || clustered(kTile128) || clustered(kTile256);
+  // Where x is much of what L2 moves.
+  const auto wide = [&](auto n) {
+    static_assert(n() >= kLeastClusteredTile);
+    return try_one(n, kOne, kOne) || try_one(n, kOne, std::integral_constant<uint32_t, kClusterCtas>());
+  };
+  return narrow(std::integral_constant<uint32_t, 8>()) || narrow(std::integral_constant<uint32_t, 16>()) ||
+         narrow(std::integral_constant<uint32_t, 32>()) || narrow(std::integral_constant<uint32_t, 64>()) ||
+         wide(std::integral_constant<uint32_t, 128>()) || wide(std::integral_constant<uint32_t, 256>());
 }
 
 }  // namespace
@@ -439,7 +435,7 @@ cudaError_t PrepareDecodeGemm() {
   cudaError_t error = cudaSuccess;
   for (uint32_t n = 8; n <= kMaxBatch; n *= 2) {
     for (const uint32_t boxes : {1u, 2u}) {
-      for (const uint32_t cluster : {1u, 2u, 4u}) {
+      for (const uint32_t cluster : {1u, kClusterCtas}) {
         for (const bool f16 : {false, true}) {
           ForPlan({.batch_tile = n, .row_boxes = boxes, .cluster = cluster}, f16, [&](auto instance) {
             using Traits = decltype(instance);
@@ -454,22 +450,22 @@ cudaError_t PrepareDecodeGemm() {
   return error;
 }
 
-cudaError_t CountClusteredCtas(uint32_t cluster, uint32_t* ctas) {
+cudaError_t CountClusteredCtas(uint32_t* ctas) {
   cudaError_t error = cudaErrorInvalidValue;
-  ForPlan({.batch_tile = kMaxBatch, .row_boxes = 1, .cluster = cluster}, false, [&](auto instance) {
+  ForPlan({.batch_tile = kMaxBatch, .row_boxes = 1, .cluster = kClusterCtas}, false, [&](auto instance) {
     using Traits = decltype(instance);
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {cluster, 1, 1};
+    attribute.val.clusterDim = {kClusterCtas, 1, 1};
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(cluster);
+    config.gridDim = dim3(kClusterCtas);
     config.blockDim = dim3(Traits::kThreads);
     config.dynamicSmemBytes = Traits::kLaunchBytes;
     config.attrs = &attribute;
     config.numAttrs = 1;
     int clusters = 0;
     error = cudaOccupancyMaxActiveClusters(&clusters, DecodeGemm<Traits>, &config);
-    *ctas = static_cast<uint32_t>(clusters) * cluster;
+    *ctas = static_cast<uint32_t>(clusters) * kClusterCtas;
   });
   return error;
 }
@@ -490,7 +486,6 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
   params.remote_ctas = plan.remote_ctas;
   params.local_ctas = plan.local_ctas;
   params.local_inflight_stages = plan.local_inflight_boxes / plan.row_boxes;
-  params.staggered = plan.staggered;
   params.control = launch.control;
   params.report = launch.report;
   params.workspace = launch.workspace;
@@ -503,7 +498,8 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
       plan.remote_ctas > kMaxRemoteCtas || plan.remote_ctas % plan.cluster != 0 ||
       plan.local_ctas % plan.cluster != 0 ||
       plan.local_ctas / plan.cluster > LocalChunks(launch.local_rows, launch.k, plan) ||
-      (plan.remote_ctas == 0) != (remote_rows == 0) || (plan.local_ctas == 0) != (launch.local_rows == 0)) {
+      LocalChunks(launch.local_rows, launch.k, plan) > UINT32_MAX || (plan.remote_ctas == 0) != (remote_rows == 0) ||
+      (plan.local_ctas == 0) != (launch.local_rows == 0)) {
     return cudaErrorInvalidValue;
   }
   cudaError_t error = cudaErrorInvalidValue;

@@ -71,14 +71,15 @@ absl::Status ParseKey(const Line& line, TuningKey& key) {
 }
 
 absl::Status ParseChoice(const Line& line, uint32_t batch_tile, TuningChoice& choice) {
-  DAK_ASSIGN_OR_RETURN(const uint64_t boxes, line.Number(5, "row_boxes", 1, 2));
+  const bool is_wide = batch_tile >= kLeastClusteredTile;
+  DAK_ASSIGN_OR_RETURN(const uint64_t boxes, line.Number(5, "row_boxes", 1, is_wide ? 1 : 2));
   DAK_ASSIGN_OR_RETURN(const uint64_t inflight, line.Number(6, "local_inflight_boxes", boxes, kMaxInflightBoxes));
   DAK_ASSIGN_OR_RETURN(const uint64_t promote, line.Number(7, "promote_local", 0, 1));
   DAK_ASSIGN_OR_RETURN(const uint64_t remote_ctas, line.Number(8, "remote_ctas", 0, kMaxRemoteCtas));
-  const bool may_cluster = batch_tile >= kLeastClusteredTile && boxes == 1;
-  DAK_ASSIGN_OR_RETURN(const uint64_t cluster, line.Number(9, "cluster", 1, may_cluster ? 4 : 1));
-  if (!std::has_single_bit(cluster)) {
-    return InvalidField(line.Field("cluster"), absl::StrCat(cluster, " is unsupported"), "1, 2 or 4");
+  DAK_ASSIGN_OR_RETURN(const uint64_t cluster, line.Number(9, "cluster", 1, is_wide ? kClusterCtas : 1));
+  if (cluster != 1 && cluster != kClusterCtas) {
+    return InvalidField(line.Field("cluster"), absl::StrCat(cluster, " is unsupported"),
+                        absl::StrCat("1 or ", kClusterCtas));
   }
   choice = {static_cast<uint32_t>(boxes), static_cast<uint32_t>(inflight), promote == 1,
             static_cast<uint32_t>(remote_ctas), static_cast<uint32_t>(cluster)};
@@ -156,7 +157,7 @@ void GemmTuning::KeepOnly(absl::string_view device) {
 
 GemmPlan ApplyChoice(const TuningChoice& choice, uint64_t n, uint64_t k, uint64_t local_rows,
                      const DeviceTraits& device, const LinkTraits& link, GemmPlan plan) {
-  plan.row_boxes = choice.row_boxes;
+  plan.row_boxes = plan.batch_tile < kLeastClusteredTile ? choice.row_boxes : 1;
   plan.cluster = choice.cluster;
   PlanCtas(n, k, local_rows, device, link, plan);
   plan.local_inflight_boxes = choice.local_inflight_boxes;

@@ -57,6 +57,22 @@ __device__ inline void AddRelaxedGpu(uint64_t* address, uint64_t value) {
   asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
 }
 
+// One instruction, where C++ gives a branch: so that many of them can be under way.
+__device__ inline uint32_t LoadIf(const uint32_t* address, bool condition, uint32_t otherwise) {
+  uint32_t value;
+  asm volatile("{.reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, %3; @p ld.global.u32 %0, [%1];}"
+               : "=&r"(value)
+               : "l"(address), "r"(uint32_t{condition}), "r"(otherwise)
+               : "memory");
+  return value;
+}
+
+__device__ inline void StoreIf(uint32_t* address, uint32_t value, bool condition) {
+  asm volatile("{.reg .pred p; setp.ne.u32 p, %2, 0; @p st.global.u32 [%0], %1;}" ::"l"(address), "r"(value),
+               "r"(uint32_t{condition})
+               : "memory");
+}
+
 // The value before.
 __device__ inline uint32_t AddAcqRelGpu(uint32_t* address, uint32_t value) {
   uint32_t before;

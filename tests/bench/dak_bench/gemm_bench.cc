@@ -114,6 +114,7 @@ std::optional<kernels::TuningChoice> Tune(Context& context, const Rotation& rota
     best = choice;
   };
   for (const uint32_t boxes : {1u, 2u}) {
+    if (boxes > 1 && model.batch_tile >= kernels::kLeastClusteredTile) continue;
     for (const bool promote : {false, true}) {
       for (const uint32_t inflight : {4u, 6u, 8u, 12u, 32u}) {
         const bool same_tile = boxes == model.row_boxes && promote == model.promote_local;
@@ -121,19 +122,15 @@ std::optional<kernels::TuningChoice> Tune(Context& context, const Rotation& rota
       }
     }
   }
-  for (const uint32_t cluster : {2u, 4u}) {
-    if (model.batch_tile < kernels::kLeastClusteredTile) continue;
-    for (const bool promote : {false, true}) {
-      for (const uint32_t inflight : {6u, 12u}) consider({1, inflight, promote, 0, cluster});
-    }
+  for (const bool promote : {false, true}) {
+    if (model.batch_tile < kernels::kLeastClusteredTile) break;
+    for (const uint32_t inflight : {6u, 12u}) consider({1, inflight, promote, 0, kernels::kClusterCtas});
   }
   for (const uint32_t remote_ctas : {1u, 2u, 3u, 4u, 6u}) {
     if (model.remote_ctas == 0 || remote_ctas == model.remote_ctas) continue;
     consider({model.row_boxes, model.local_inflight_boxes, model.promote_local, remote_ctas, model.cluster});
   }
-  kernels::GemmPlan together = model;
-  together.staggered = false;
-  std::printf(" unstaggered %.1f\n", time(together) * 1e6);
+  std::printf("\n");
   return best;
 }
 

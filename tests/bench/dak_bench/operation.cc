@@ -64,8 +64,7 @@ DakGemm::DakGemm() {
   DAK_CUDA(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
   traits_.multiprocessors = static_cast<uint32_t>(multiprocessors);
   DAK_CUDA(kernels::PrepareDecodeGemm());
-  DAK_CUDA(kernels::CountClusteredCtas(2, &traits_.ctas_in_pairs));
-  DAK_CUDA(kernels::CountClusteredCtas(4, &traits_.ctas_in_fours));
+  DAK_CUDA(kernels::CountClusteredCtas(&traits_.clustered_ctas));
   const size_t share_bytes = kernels::DecodeShares(traits_.multiprocessors) * sizeof(float);
   DAK_CUDA(cudaMalloc(reinterpret_cast<void**>(&workspace_.link), sizeof(kernels::LinkCounters)));
   DAK_CUDA(cudaMalloc(reinterpret_cast<void**>(&workspace_.shares), share_bytes));

@@ -71,9 +71,21 @@ TEST(PlanGemmTest, WhereXLeavesLittleRoomMoreCtasHoldTheWindow) {
   EXPECT_GT(large.remote_ctas, small.remote_ctas);
 }
 
-TEST(PlanGemmTest, OnlyLargeBatchesReadColumnsInDifferentOrders) {
-  for (const uint32_t batch : {1u, 64u}) EXPECT_FALSE(PlanGemm(batch, 6'144, 4'096, 6'144, {}, {}).staggered);
-  for (const uint32_t batch : {65u, 256u}) EXPECT_TRUE(PlanGemm(batch, 6'144, 4'096, 6'144, {}, {}).staggered);
+TEST(PlanGemmTest, LargeBatchesOfManyTilesRunInClusters) {
+  const DeviceTraits device{.clustered_ctas = 120};
+  for (const uint32_t batch : {65u, 256u}) {
+    EXPECT_EQ(PlanGemm(batch, 28'672, 4'096, 28'672, device, {}).cluster, kClusterCtas);
+    EXPECT_EQ(PlanGemm(batch, 4'096, 4'096, 4'096, device, {}).cluster, 1u) << "few tiles";
+    EXPECT_EQ(PlanGemm(batch, 28'672, 4'096, 28'672, {}, {}).cluster, 1u) << "a device that runs none";
+  }
+  EXPECT_EQ(PlanGemm(64, 28'672, 4'096, 28'672, device, {}).cluster, 1u);
+}
+
+TEST(PlanGemmTest, ATileIsSharedWhereThatCostsLessThanItSaves) {
+  EXPECT_EQ(PlanGemm(256, 6'144, 4'096, 6'144, {}, {}).local_ctas, 96u) << "one for each tile";
+  EXPECT_EQ(PlanGemm(128, 6'144, 4'096, 6'144, {}, {}).local_ctas, 132u);
+  EXPECT_EQ(PlanGemm(256, 6'144, 16'384, 6'144, {}, {}).local_ctas, 132u) << "long tiles";
+  EXPECT_EQ(PlanGemm(256, 4'096, 4'096, 4'096, {}, {}).local_ctas, 128u) << "two for each tile";
 }
 
 TEST(PlanGemmTest, ALargeWindowTakesMoreCtas) {

@@ -51,7 +51,7 @@ TEST(GemmTuningTest, WhatItWritesItReads) {
   tuning.Set(f16, {2, 6, true, 32});
   TuningKey large = Key();
   large.batch_tile = 256;
-  tuning.Set(large, {1, 6, true, 4, 2});
+  tuning.Set(large, {1, 6, true, 4, kClusterCtas});
   const auto read = GemmTuning::Parse(tuning.ToText());
   ASSERT_TRUE(read.ok()) << read.status();
   ASSERT_NE(read->Find(Key()), nullptr);
@@ -59,7 +59,7 @@ TEST(GemmTuningTest, WhatItWritesItReads) {
   EXPECT_EQ(*read->Find(Key()), (TuningChoice{1, 12, false, 0}));
   EXPECT_EQ(*read->Find(f16), (TuningChoice{2, 6, true, 32}));
   ASSERT_NE(read->Find(large), nullptr);
-  EXPECT_EQ(*read->Find(large), (TuningChoice{1, 6, true, 4, 2}));
+  EXPECT_EQ(*read->Find(large), (TuningChoice{1, 6, true, 4, kClusterCtas}));
 }
 
 TEST(GemmTuningTest, RefusesBadLinesWithTheirNumber) {
@@ -82,8 +82,9 @@ TEST(GemmTuningTest, RefusesBadLinesWithTheirNumber) {
   EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,2,5,1,d"), "line 2: promote_local");
   EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,1,33,1,d"), "line 2: remote_ctas");
   EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,1,5,1,"), "line 2: device");
-  EXPECT_EQ(field("bf16,64,4096,14336,4000,1,8,1,5,2,d"), "line 2: cluster") << "too small a batch";
-  EXPECT_EQ(field("bf16,256,4096,14336,4000,2,8,1,5,2,d"), "line 2: cluster") << "two boxes";
+  EXPECT_EQ(field("bf16,64,4096,14336,4000,1,8,1,5,4,d"), "line 2: cluster") << "too small a batch";
+  EXPECT_EQ(field("bf16,256,4096,14336,4000,2,8,1,5,4,d"), "line 2: row_boxes") << "too large a batch";
+  EXPECT_EQ(field("bf16,256,4096,14336,4000,1,8,1,5,2,d"), "line 2: cluster");
   EXPECT_EQ(field("bf16,256,4096,14336,4000,1,8,1,5,3,d"), "line 2: cluster");
   EXPECT_EQ(field("bf16,256,4096,14336,4000,1,8,1,5,8,d"), "line 2: cluster");
   EXPECT_EQ(field(kLine), "line 2") << "twice the same shape";
@@ -149,11 +150,10 @@ TEST(ApplyChoiceTest, EveryChoiceIsAPlanThatCanRun) {
     const uint64_t local_rows = random() % 4 == 0 ? 0 : random() % 4 == 0 ? n : random() % (n + 1);
     const auto multiprocessors = static_cast<uint32_t>(1 + random() % 140);
     const DeviceTraits device{.multiprocessors = multiprocessors,
-                              .ctas_in_pairs = multiprocessors / 2 * 2,
-                              .ctas_in_fours = static_cast<uint32_t>(multiprocessors * (random() % 5) / 16 * 4)};
+                              .clustered_ctas = static_cast<uint32_t>(multiprocessors * (random() % 5) / 16 * 4)};
     TuningChoice choice;
-    choice.cluster = 1u << random() % 3;
-    choice.row_boxes = choice.cluster > 1 ? 1 : 1 + random() % 2;
+    choice.cluster = random() % 2 == 0 ? 1 : kClusterCtas;
+    choice.row_boxes = 1 + random() % 2;
     choice.local_inflight_boxes = choice.row_boxes + random() % 20;
     choice.remote_ctas = random() % (kMaxRemoteCtas + 1);
     const GemmPlan model = PlanGemm(1 + random() % kMaxBatch, n, k, local_rows, device, {});
@@ -170,24 +170,24 @@ TEST(ApplyChoiceTest, EveryChoiceIsAPlanThatCanRun) {
     ASSERT_GE(plan.local_inflight_boxes, plan.row_boxes);
     if (plan.cluster == 1) continue;
     ASSERT_GE(plan.batch_tile, kLeastClusteredTile);
+    ASSERT_EQ(plan.row_boxes, 1u);
     ASSERT_EQ(plan.local_ctas % plan.cluster, 0u);
     ASSERT_EQ(plan.remote_ctas % plan.cluster, 0u);
-    ASSERT_LE(plan.remote_ctas + plan.local_ctas, plan.cluster == 2 ? device.ctas_in_pairs : device.ctas_in_fours);
+    ASSERT_LE(plan.remote_ctas + plan.local_ctas, device.clustered_ctas);
   }
 }
 
 TEST(ApplyChoiceTest, ClustersTakeWhatTheDeviceRunsAtOnce) {
-  const DeviceTraits device{.multiprocessors = 132, .ctas_in_pairs = 132, .ctas_in_fours = 120};
+  const DeviceTraits device{.multiprocessors = 132, .clustered_ctas = 120};
   const auto plan = [&](uint32_t batch, uint64_t local_rows, uint32_t cluster) {
     const GemmPlan model = PlanGemm(batch, 28'672, 4096, local_rows, device, {});
     return ApplyChoice({1, 12, true, 0, cluster}, 28'672, 4096, local_rows, device, {}, model);
   };
-  EXPECT_EQ(plan(256, 28'672, 2).local_ctas, 132u);
   EXPECT_EQ(plan(256, 28'672, 4).local_ctas, 120u);
   EXPECT_EQ(plan(256, 14'336, 4).remote_ctas % 4, 0u);
   EXPECT_GE(plan(256, 14'336, 4).remote_ctas, 4u);
-  EXPECT_EQ(plan(64, 28'672, 2).cluster, 1u) << "no instance";
-  EXPECT_EQ(plan(256, 0, 2).cluster, 1u) << "nothing local";
+  EXPECT_EQ(plan(64, 28'672, 4).cluster, 1u) << "no instance";
+  EXPECT_EQ(plan(256, 0, 4).cluster, 1u) << "nothing local";
 }
 
 }  // namespace
