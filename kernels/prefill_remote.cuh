@@ -59,6 +59,7 @@ class Fetcher {
   __device__ void Run() {
     ptx::PrefetchTensorMap(&p_.base.w_remote_map);
     OpenLink(p_.base, work_, shared_.link);
+    ptx::ReleaseNextGrid();
     uint64_t next = work_.worker;
     for (uint32_t i = 0; i < p_.layout.Groups(); ++i) {
       const PrefillGroup group(p_.layout, i);
