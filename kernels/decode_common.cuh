@@ -39,6 +39,8 @@ struct DecodeParams {
   uint32_t local_ctas;
   uint32_t local_inflight_stages;
   bool staggered;
+  bool early_link;
+  bool early_release;
   RemoteUnits remote_units;
   const v1::LinkControl* control;
   v1::LinkReport* report;

@@ -56,6 +56,14 @@ struct GemmPlan {
   bool promote_local = false;
   // Whether local CTAs take their tiles' chunks from different places on.
   bool staggered = false;
+  // Whether remote CTAs begin to read while the launch before still reads, with what it has given up of the window.
+  bool early_link = true;
+  // Whether the next launch's CTAs may start as soon as the launch before has ended, not only when local CTAs have
+  // started as many reads as their rings hold.
+  bool early_release = true;
+  // Whether as many SMs as there are remote CTAs stay free for the next launch's, which then read ahead while this
+  // one's local CTAs still work.
+  bool leaves_room = false;
   // Local CTAs that work on the same chunks of neighbouring rows, so that x comes from L2 once for all of them: 1, 2 or
   // 4, above 1 only from kLeastClusteredTile on and with row_boxes of 1. The counts of CTAs above are multiples of it.
   // NOTE: the model chooses 1: clusters haven't been run yet.

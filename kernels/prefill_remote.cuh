@@ -41,7 +41,8 @@ __device__ inline uint32_t ReadersOf(const PrefillLayout& layout) { return layou
 // A fetcher's share of the window.
 struct FetchShare {
   FetchShared& shared;
-  __device__ uint32_t operator()(uint64_t window_bytes, uint32_t /*finished_mask*/, const WorkRange& work) const {
+  __device__ uint32_t operator()(uint64_t window_bytes, const LinkState& /*state*/, uint32_t /*launch*/,
+                                 const WorkRange& work) const {
     const uint64_t held = window_bytes / kBoxBytes;
     shared.serial.Store(held < work.workers ? 1 : 0);
     if (held < work.workers) return kBoxBytes;
