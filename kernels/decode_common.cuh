@@ -38,6 +38,8 @@ struct DecodeParams {
   uint32_t remote_ctas;
   uint32_t local_ctas;
   uint32_t local_inflight_stages;
+  bool early_link;
+  bool early_release;
   RemoteUnits remote_units;
   const v1::LinkControl* control;
   v1::LinkReport* report;

@@ -1,59 +1,78 @@
 // The remote kind's half of the decode kernel: how many reads a CTA may have in flight, and what it reports.
 //
-// The window is shared out without communication: of `boxes` boxes that the window holds, the i-th of the u CTAs that
-// aren't done gets boxes / u, and one more if i < boxes % u. Shares only grow as CTAs finish, so CTAs that see the mask
-// of finished ones at different times never hold more than the window together. The first unfinished CTA always gets
-// at least one box, so that a window of 0 ends too.
-//
 // Remote rows are read ahead of the launch before: its x isn't needed to read W, and the link would idle between two
-// launches. LinkCounters::link_state keeps the windows apart. It holds the number of a launch's remote CTAs and a bit
-// for each that is done. While it shows a launch that isn't complete, the next one's CTAs don't read. When all of them
-// have seen it complete, the one with the highest number makes it theirs, and only then lets another launch start.
-// Attention reads its remote pages by the same rules: what is a template here takes its parameters too.
+// launches. How much of the window a CTA has, in its own launch and while the one before still reads, follows from one
+// word, LinkCounters::link_state (link_state.h), without any other communication.
+//
+// The word is the launch's before until that one has nothing in flight and all remote CTAs have looked at it once; then
+// the one with the highest number makes it theirs, and only then lets another launch start. So from its first look on a
+// CTA knows which of two launches a word is of. Attention, prefill and the plain kernels read by the same rules, but
+// take the link over, and hand it over, as a whole: what is a template here takes their parameters too.
 #ifndef DAK_KERNELS_DECODE_REMOTE_CUH_
 #define DAK_KERNELS_DECODE_REMOTE_CUH_
 
 #include "kernels/decode_common.cuh"
+#include "kernels/link_state.h"
 
 namespace dak::kernels {
 
 inline constexpr uint32_t kMeterPauseClocks = 1500;  // a bit less than a microsecond
+// While the launch before gives up its part of the window: then what is seen late is link time lost.
+inline constexpr uint32_t kTakingOverPauseClocks = 300;
 inline constexpr uint32_t kPausesPerWindowRead = 8;  // a read of host memory takes two or three pauses
 inline constexpr uint32_t kPausesPerPublish = 32;
 // A round trip that took longer waited for its process' turn of the GPU, and tells nothing of the link: without MPS a
 // turn is a millisecond or more, and 16 MB in flight take 0.34 ms.
 inline constexpr uint32_t kMostRoundTripClocks = 1'000'000;
 inline constexpr uint64_t kLeastCalibrationNs = 20'000;  // globaltimer may tick as coarsely as 1 us
-static_assert(kMaxRemoteCtas <= 32, "link_state has 32 bits for them");
 
 __device__ inline unsigned long long* Word(uint64_t* word) { return reinterpret_cast<unsigned long long*>(word); }
 
 // ---- The link's state -----------------------------------------------------------------------------------------------
 
-__device__ inline uint64_t StateOf(uint32_t workers) { return uint64_t{workers} << 32; }
-__device__ inline bool IsComplete(uint64_t state) {
-  return __popc(static_cast<uint32_t>(state)) == static_cast<int>(state >> 32);
+// Says that this CTA has seen the state of the launch before. May be called when that one has let this one start.
+template <class Params>
+__device__ inline LinkState Arrive(const Params& p) {
+  LinkCounters& link = *p.workspace.link;
+  const LinkState state(ptx::LoadAcquireGpu(&link.link_state));
+  ptx::AddRelaxedGpu(&link.arrived_workers, 1);
+  return state;
 }
 
-// The CTAs of this launch that are done. A complete state is still the launch's before: this CTA isn't done.
-__device__ inline uint32_t FinishedMask(uint64_t state) { return IsComplete(state) ? 0 : static_cast<uint32_t>(state); }
-
-// Waits until the launch before has nothing in flight, and makes the state this launch's.
-template <class Params, class Work, class Shared>
-__device__ inline void OpenLink(const Params& p, const Work& work, Shared& shared) {
+// Makes the state this launch's. By its last remote CTA, when the launch before has nothing in flight, and before
+// ReleaseNextGrid. `whole`: see link_state.h.
+template <class Params, class Work>
+__device__ inline void TakeLink(const Params& p, const Work& work, bool whole) {
   LinkCounters& link = *p.workspace.link;
-  while (!IsComplete(ptx::LoadAcquireGpu(&link.link_state))) {
-  }
-  shared.words.link_open.Store(1);
-  ptx::AddRelaxedGpu(&link.arrived_workers, 1);
-  // The one with the highest number waits for the others: CTAs start in the order of their numbers.
-  if (work.worker + 1 < work.workers) return;
+  const LinkState before(ptx::LoadRelaxedGpu(&link.link_state));
+  // CTAs start in the order of their numbers, so the others are under way.
   while (ptx::LoadAcquireGpu(&link.arrived_workers) != work.workers) {
   }
   ptx::StoreRelaxedGpu(&link.arrived_workers, 0);
+  ptx::StoreRelaxedGpu(&link.link_state, before.NextWord(work.workers, whole));
   __threadfence();
-  ptx::StoreRelaxedGpu(&link.link_state, StateOf(work.workers));
-  __threadfence();
+}
+
+// Begins at once, with what the launch before has given up. The launch's number.
+template <class Params, class Shared>
+__device__ inline uint32_t JoinLink(const Params& p, Shared& shared) {
+  const LinkState state = Arrive(p);
+  shared.words.first_state.Store(state.word());
+  return state.NextLaunch();
+}
+
+// Waits until the launch before has nothing in flight, and makes the state this launch's; before ReleaseNextGrid. The
+// launch's number.
+template <class Params, class Work, class Shared>
+__device__ inline uint32_t OpenLink(const Params& p, const Work& work, Shared& shared) {
+  LinkState state = Arrive(p);
+  const uint32_t launch = state.NextLaunch();
+  while (state.launch() != launch && !state.IsComplete()) {
+    state = LinkState(ptx::LoadAcquireGpu(&p.workspace.link->link_state));
+  }
+  shared.words.first_state.Store(LinkState::CompleteBefore(launch));
+  if (work.worker + 1 == work.workers) TakeLink(p, work, true);
+  return launch;
 }
 
 // ---- W's producer ---------------------------------------------------------------------------------------------------
@@ -66,10 +85,17 @@ class RemoteGate {
   explicit __device__ RemoteGate(Shared& shared) : shared_(shared) {}
 
   // Returns when a read of `bytes` is within the share. What has come back is looked at only when there seems to be no
-  // room.
+  // room. The share may grow while nothing comes back.
   __device__ void WaitForRoom(uint32_t bytes) {
+    bool waited = false;
     while (inflight_ == Traits::kWStages || inflight_bytes_ + bytes > shared_.words.share_bytes.Load()) {
-      if (inflight_ > 0) RetireOldest();
+      if (inflight_ == 0) continue;
+      if (cuda::ptx::mbarrier_test_wait_parity(&shared_.w_full[oldest_.stage], oldest_.phase)) {
+        Retire(waited);
+        waited = false;
+      } else {
+        waited = true;
+      }
     }
   }
 
@@ -88,18 +114,16 @@ class RemoteGate {
 
   // Waits for all that is in flight.
   __device__ void Drain() {
-    while (inflight_ > 0) RetireOldest();
+    while (inflight_ > 0) {
+      uint64_t* full = &shared_.w_full[oldest_.stage];
+      const bool waits = !cuda::ptx::mbarrier_test_wait_parity(full, oldest_.phase);
+      if (waits) WaitFor(full, oldest_.phase);
+      Retire(waits);
+    }
   }
 
  private:
   // A round trip is sampled only where this thread was waiting when it ended: else its end wasn't seen.
-  __device__ void RetireOldest() {
-    uint64_t* full = &shared_.w_full[oldest_.stage];
-    const bool sampled = !cuda::ptx::mbarrier_test_wait_parity(full, oldest_.phase);
-    if (sampled) WaitFor(full, oldest_.phase);
-    Retire(sampled);
-  }
-
   __device__ void Retire(bool sampled) {
     const uint2 issue = shared_.issues[oldest_.stage];
     const uint32_t clocks = static_cast<uint32_t>(clock()) - issue.x;  // right over one turn of the low word
@@ -139,18 +163,6 @@ __device__ inline void Publish(const Params& p) {
   ptx::StoreRelaxedSys(&p.report->passes, ptx::LoadRelaxedGpu(&link.passes));
 }
 
-// A CTA's share, in bytes of whole boxes.
-template <class Work>
-__device__ inline uint32_t ShareOf(uint64_t window_bytes, uint32_t finished_mask, const Work& work) {
-  const uint32_t all = work.workers == 32 ? ~0u : (1u << work.workers) - 1;
-  const uint32_t unfinished = all & ~finished_mask;
-  const uint32_t count = max(1, __popc(unfinished));
-  const uint32_t rank = __popc(unfinished & ((1u << work.worker) - 1));
-  const uint64_t held = window_bytes / kBoxBytes;
-  const auto boxes = static_cast<uint32_t>(held < 1 ? 1 : held > 0xFFFF ? 0xFFFF : held);
-  return (boxes / count + (rank < boxes % count ? 1 : 0)) * kBoxBytes;
-}
-
 // Carries one CTA's figures over to the session's.
 template <class Shared>
 class Account {
@@ -163,7 +175,8 @@ class Account {
 
   // The peak is the others' bytes in flight, by their own last word, and this CTA's now; at the end its own most. What
   // an atomic returned is looked at in the next call, so that this one doesn't wait for it.
-  __device__ void Carry() {
+  // Returns what is in flight now.
+  __device__ uint64_t Carry() {
     RaisePeak(seen_);
     // First: what is in flight is never taken for less than none.
     const uint64_t returned = shared_.words.returned_bytes.Load();
@@ -175,11 +188,12 @@ class Account {
     returned_ = returned;
     const uint32_t trips = shared_.words.round_trips.Load();
     const uint64_t clocks = shared_.words.round_trip_clocks.Load();
-    if (trips == trips_) return;
+    if (trips == trips_) return inflight;
     ptx::AddRelaxedGpu(&link_.round_trips, trips - trips_);
     ptx::AddRelaxedGpu(&link_.round_trip_ns, __float2ull_rn(static_cast<float>(clocks - clocks_) * ns_per_clock_));
     trips_ = trips;
     clocks_ = clocks;
+    return inflight;
   }
 
   __device__ void Close() {
@@ -205,15 +219,40 @@ class Account {
   uint32_t trips_ = 0;
 };
 
-// Ends a remote CTA's part, which lets the next launch read when it is the last; that one closes the books.
-template <class Params, class Work>
-__device__ inline void FinishRemote(const Params& p, const Work& work) {
+// Ends a remote CTA's part: gives its share of the window up as its last reads come back. What the account says is in
+// flight is never more than what the state does. The last CTA of a launch closes the books.
+template <class Params, class Work, class Shared>
+__device__ inline void LeaveLink(const Params& p, const Work& work, Shared& shared, Account<Shared>& account,
+                                 uint32_t launch) {
   LinkCounters& link = *p.workspace.link;
-  __threadfence();
-  while (IsComplete(ptx::LoadRelaxedGpu(&link.link_state))) {  // not this launch's yet
+  const auto state = [&] { return LinkState(ptx::LoadRelaxedGpu(&link.link_state)); };
+  bool said = false;
+  uint32_t draining = 0;
+  while (true) {
+    const bool drained = shared.words.drained.Load() != 0;
+    const auto boxes = static_cast<uint32_t>((account.Carry() + kBoxBytes - 1) / kBoxBytes);
+    if (drained) break;
+    if (!said) {
+      const LinkState now = state();
+      if (boxes == 0 || now.launch() != launch || now.IsWhole()) continue;
+      said = true;
+      __threadfence();
+      ptx::AddRelaxedGpu(&link.link_state, LinkState::End(work.worker, boxes));
+      draining = boxes;
+    } else if (boxes > 0 && boxes < draining) {
+      __threadfence();
+      ptx::AddRelaxedGpu(&link.link_state, LinkState::Return(draining - boxes));
+      draining = boxes;
+    }
   }
-  const unsigned long long bit = 1ull << work.worker;
-  if (!IsComplete(atomicOr(Word(&link.link_state), bit) | bit)) return;
+  account.Close();
+  __threadfence();
+  while (!said && state().launch() != launch) {
+  }
+  const uint64_t change = said ? LinkState::Return(draining) : LinkState::End(work.worker, 0);
+  if (!LinkState(atomicAdd(Word(&link.link_state), static_cast<unsigned long long>(change)) + change).IsComplete()) {
+    return;
+  }
   __threadfence();
   atomicAdd(Word(&link.passes), 1ull);
   if (p.report != nullptr) Publish(p);
@@ -222,8 +261,11 @@ __device__ inline void FinishRemote(const Params& p, const Work& work) {
 // How much of the window a CTA has, by default.
 struct EqualShare {
   template <class Work>
-  __device__ uint32_t operator()(uint64_t window_bytes, uint32_t finished_mask, const Work& work) const {
-    return ShareOf(window_bytes, finished_mask, work);
+  __device__ uint32_t operator()(uint64_t window_bytes, const LinkState& state, uint32_t launch,
+                                 const Work& work) const {
+    const uint64_t held = window_bytes / kBoxBytes;
+    const auto boxes = static_cast<uint32_t>(held < 1 ? 1 : held > 0xFFFF ? 0xFFFF : held);
+    return state.ShareOf(launch, work.worker, work.workers, boxes) * kBoxBytes;
   }
 };
 
@@ -233,20 +275,24 @@ template <class Share = EqualShare, class Params, class Work, class Shared>
 __device__ inline void RunMeter(const Params& p, const Work& work, Shared& shared, const Share& share = {}) {
   uint64_t window_bytes = ~uint64_t{0};
   if (p.control != nullptr) window_bytes = ptx::LoadRelaxedSys(&p.control->window_bytes);
-  while (shared.words.link_open.Load() == 0) {
-  }
+  uint64_t word = LinkWords::kNotBegun;
+  while (word == LinkWords::kNotBegun) word = shared.words.first_state.Load();
+  const uint32_t launch = LinkState(word).NextLaunch();
   Account account(p, shared);
   const uint64_t start_ns = ptx::GlobalTimerNs();
   const uint64_t start_clock = clock64();
-  uint64_t state = 0;
   uint64_t next_window_bytes = window_bytes;
-  for (uint32_t pause = 1; shared.words.drained.Load() == 0; ++pause) {
-    shared.words.share_bytes.Store(share(window_bytes, FinishedMask(state), work));
+  const auto is_at_end = [&] { return shared.words.issued_all.Load() != 0 || shared.words.drained.Load() != 0; };
+  for (uint32_t pause = 1; !is_at_end(); ++pause) {
+    const LinkState state(word);
+    shared.words.share_bytes.Store(share(window_bytes, state, launch, work));
+    const bool is_own = state.launch() == launch;
+    const uint32_t pause_clocks = is_own || state.IsComplete() ? kMeterPauseClocks : kTakingOverPauseClocks;
     const uint64_t pause_start = clock64();
-    while (shared.words.drained.Load() == 0 && clock64() - pause_start < kMeterPauseClocks) {
+    while (!is_at_end() && clock64() - pause_start < pause_clocks) {
     }
     account.Carry();
-    state = ptx::LoadRelaxedGpu(&p.workspace.link->link_state);
+    word = ptx::LoadRelaxedGpu(&p.workspace.link->link_state);
     if (p.control != nullptr && pause % kPausesPerWindowRead == 0) {
       window_bytes = next_window_bytes;
       next_window_bytes = ptx::LoadRelaxedSys(&p.control->window_bytes);
@@ -255,10 +301,10 @@ __device__ inline void RunMeter(const Params& p, const Work& work, Shared& share
     if (elapsed_ns > kLeastCalibrationNs) {
       account.SetRate(static_cast<float>(elapsed_ns) / static_cast<float>(clock64() - start_clock));
     }
-    if (work.worker == 0 && p.report != nullptr && pause % kPausesPerPublish == 0) Publish(p);
+    // Not before the launch before has published its last word.
+    if (is_own && work.worker == 0 && p.report != nullptr && pause % kPausesPerPublish == 0) Publish(p);
   }
-  account.Close();
-  FinishRemote(p, work);
+  LeaveLink(p, work, shared, account, launch);
 }
 
 }  // namespace dak::kernels

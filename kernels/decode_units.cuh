@@ -31,8 +31,8 @@ __device__ inline Unit UnitAt(const DecodeParams& p, uint32_t i) {
 // W's producer: draws units and passes them on.
 class UnitSource {
  public:
-  __device__ UnitSource(const DecodeParams& p, const WorkRange& work, DecodeShared& shared)
-      : p_(p), workers_(work.workers), shared_(shared), next_(work.worker) {}
+  __device__ UnitSource(const DecodeParams& p, const WorkRange& work, DecodeShared& shared, uint32_t launch)
+      : p_(p), workers_(work.workers), shared_(shared), parity_(launch % 2), next_(work.worker) {}
 
   // The first one without asking; after that the answer has been on its way since the last one.
   __device__ Unit Next() {
@@ -42,7 +42,7 @@ class UnitSource {
     place_.Advance(kUnitPlaces);
     const Unit unit = UnitAt(p_, next_);
     if (unit.chunks > 0) {
-      next_ = workers_ + static_cast<uint32_t>(atomicAdd(Word(&p_.workspace.link->drawn_units), 1ull));
+      next_ = workers_ + static_cast<uint32_t>(atomicAdd(Word(&p_.workspace.link->drawn_units[parity_]), 1ull));
     } else {
       Leave();
     }
@@ -50,19 +50,20 @@ class UnitSource {
   }
 
  private:
-  // The last to leave clears the counters: nobody of this launch draws any more, and the next launch's wait until this
-  // one's remote part is complete.
+  // The last to leave clears the counters: nobody of this launch draws any more, and the launch that uses them next
+  // starts when this one has ended.
   __device__ void Leave() {
     LinkCounters& link = *p_.workspace.link;
-    if (atomicAdd(Word(&link.idle_workers), 1ull) + 1 < workers_) return;
-    ptx::StoreRelaxedGpu(&link.drawn_units, 0);
-    ptx::StoreRelaxedGpu(&link.idle_workers, 0);
+    if (atomicAdd(Word(&link.idle_workers[parity_]), 1ull) + 1 < workers_) return;
+    ptx::StoreRelaxedGpu(&link.drawn_units[parity_], 0);
+    ptx::StoreRelaxedGpu(&link.idle_workers[parity_], 0);
     __threadfence();
   }
 
   const DecodeParams& p_;
   uint32_t workers_;
   DecodeShared& shared_;
+  uint32_t parity_;
   uint32_t next_;
   RingPlace place_;
 };

@@ -14,6 +14,20 @@ namespace {
 
 // ---- Producers: one thread each that keeps a ring full --------------------------------------------------------------
 
+// Lets CTAs of the next launch start where CTAs of this one end, but not before the launch before has ended, so that at
+// most two launches are under way.
+__device__ inline void FollowPreviousGrid(const DecodeParams& p, const WorkRange& work) {
+  ptx::WaitForPreviousGrid();
+  if (p.early_link && work.remote && work.worker + 1 == work.workers) TakeLink(p, work, false);
+  ptx::ReleaseNextGrid();
+}
+
+// Whether x's producer does so, which waits for the launch before anyway, or W's when it has filled its ring. A remote
+// CTA that may have no share of the window yet mustn't wait with it: others can end only when the link is taken.
+__device__ inline bool ReleasesEarly(const DecodeParams& p, const WorkRange& work) {
+  return work.remote ? p.early_link : p.early_release;
+}
+
 // W's tiles. W doesn't depend on the launch before, so a ring is filled while that one ends.
 template <class Traits>
 class WProducer {
@@ -27,41 +41,40 @@ class WProducer {
     uint32_t filled = 0;
     for (Unit unit = units.Next(); unit.chunks > 0; unit = units.Next()) {
       for (uint32_t i = 0; i < unit.chunks; ++i, ++filled) {
-        if (filled == Traits::kWStages) FollowPreviousGrid();
+        if (filled == Traits::kWStages) ReleaseLate();
         WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
         LoadLocal(filled, unit.tile, unit.chunk + i);
       }
     }
-    if (filled <= Traits::kWStages) FollowPreviousGrid();
+    if (filled <= Traits::kWStages) ReleaseLate();
     if (blockIdx.x > 0) return;
+    ptx::WaitForPreviousGrid();                         // which publishes before this one
     atomicAdd(Word(&p_.workspace.link->passes), 1ull);  // no remote part: only the count of operations
     if (p_.report != nullptr) Publish(p_);
   }
 
   __device__ void RunRemote() {
     ptx::PrefetchTensorMap(&p_.w_remote_map);
-    OpenLink(p_, work_, shared_);
+    const uint32_t launch = p_.early_link ? JoinLink(p_, shared_) : OpenLink(p_, work_, shared_);
     RemoteGate<RemoteRing<Traits>> gate(shared_);
-    UnitSource units(p_, work_, shared_);
+    UnitSource units(p_, work_, shared_, launch);
     uint32_t filled = 0;
     for (Unit unit = units.Next(); unit.chunks > 0; unit = units.Next()) {
       for (uint32_t i = 0; i < unit.chunks; ++i, ++filled) {
-        if (filled == RemoteRing<Traits>::kWStages) FollowPreviousGrid();
+        if (filled == RemoteRing<Traits>::kWStages) ReleaseLate();
         WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
         LoadRemote(gate, unit.tile, unit.chunk + i);
       }
     }
-    if (filled <= RemoteRing<Traits>::kWStages) FollowPreviousGrid();
+    shared_.words.issued_all.Store(1);
+    if (filled <= RemoteRing<Traits>::kWStages) ReleaseLate();
     gate.Drain();
     shared_.words.drained.Store(1);
   }
 
  private:
-  // CTAs of the next launch may start where CTAs of this one end, but not before the launch before has ended, so that
-  // at most two launches are under way.
-  __device__ void FollowPreviousGrid() {
-    ptx::WaitForPreviousGrid();
-    ptx::ReleaseNextGrid();
+  __device__ void ReleaseLate() {
+    if (!ReleasesEarly(p_, work_)) FollowPreviousGrid(p_, work_);
   }
 
   // The i-th stage, once few enough are in flight.
@@ -121,23 +134,30 @@ class XProducer {
   __device__ void Run() {
     ptx::PrefetchTensorMap(&p_.x_map);
     if (work_.remote) {
+      AwaitX();
       UnitReader units(shared_);
-      Unit unit = UnitAt(p_, units.Next(1, true));
-      ptx::WaitForPreviousGrid();
-      for (; unit.chunks > 0; unit = UnitAt(p_, units.Next(1, true))) {
+      for (Unit unit = UnitAt(p_, units.Next(1, true)); unit.chunks > 0; unit = UnitAt(p_, units.Next(1, true))) {
         for (uint32_t i = 0; i < unit.chunks; ++i) Load(unit.chunk + i);
       }
       return;
     }
     LocalUnits units(work_);
     Unit unit = units.Next();
-    ptx::WaitForPreviousGrid();  // as late as can be: from here on everything waits for x
+    AwaitX();  // as late as can be: from here on everything waits for x
     for (; unit.chunks > 0; unit = units.Next()) {
       for (uint32_t i = 0; i < unit.chunks; ++i) Load(unit.chunk + i);
     }
   }
 
  private:
+  __device__ void AwaitX() {
+    if (ReleasesEarly(p_, work_)) {
+      FollowPreviousGrid(p_, work_);
+    } else {
+      ptx::WaitForPreviousGrid();
+    }
+  }
+
   __device__ void Load(uint32_t chunk) {
     WaitFor(&shared_.x_empty[place_.stage], place_.phase ^ 1);
     uint64_t* full = &shared_.x_full[place_.stage];
@@ -486,6 +506,8 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
   params.remote_ctas = plan.remote_ctas;
   params.local_ctas = plan.local_ctas;
   params.local_inflight_stages = plan.local_inflight_boxes / plan.row_boxes;
+  params.early_link = plan.early_link;
+  params.early_release = plan.early_release;
   params.control = launch.control;
   params.report = launch.report;
   params.workspace = launch.workspace;

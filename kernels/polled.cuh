@@ -25,14 +25,16 @@ class Polled {
 
 // Between the thread that reads from the link and its CTA's meter (decode_remote.cuh).
 struct LinkWords {
+  static constexpr uint64_t kNotBegun = ~uint64_t{0};
   // Written by the former...
   Polled<uint64_t> issued_bytes;
   Polled<uint64_t> returned_bytes;
   Polled<uint64_t> round_trip_clocks;
   Polled<uint32_t> round_trips;
   Polled<uint32_t> most_inflight_bytes;
-  Polled<uint32_t> link_open;  // the launch before has nothing in flight any more
-  Polled<uint32_t> drained;
+  Polled<uint64_t> first_state;  // LinkCounters::link_state, when this thread may begin; kNotBegun before
+  Polled<uint32_t> issued_all;   // what this thread reads is in flight or back...
+  Polled<uint32_t> drained;      // ...or all back, and nothing is left to do: it implies the former
   // ...and by the meter.
   Polled<uint32_t> share_bytes;  // that this CTA may have in flight
 
@@ -43,7 +45,8 @@ struct LinkWords {
     round_trip_clocks.Store(0);
     round_trips.Store(0);
     most_inflight_bytes.Store(0);
-    link_open.Store(0);
+    first_state.Store(kNotBegun);
+    issued_all.Store(0);
     drained.Store(0);
     share_bytes.Store(0);
   }

@@ -41,7 +41,8 @@ __device__ inline uint32_t ReadersOf(const PrefillLayout& layout) { return layou
 // A fetcher's share of the window.
 struct FetchShare {
   FetchShared& shared;
-  __device__ uint32_t operator()(uint64_t window_bytes, uint32_t /*finished_mask*/, const WorkRange& work) const {
+  __device__ uint32_t operator()(uint64_t window_bytes, const LinkState& /*state*/, uint32_t /*launch*/,
+                                 const WorkRange& work) const {
     const uint64_t held = window_bytes / kBoxBytes;
     shared.serial.Store(held < work.workers ? 1 : 0);
     if (held < work.workers) return kBoxBytes;
@@ -59,6 +60,7 @@ class Fetcher {
   __device__ void Run() {
     ptx::PrefetchTensorMap(&p_.base.w_remote_map);
     OpenLink(p_.base, work_, shared_.link);
+    ptx::ReleaseNextGrid();
     uint64_t next = work_.worker;
     for (uint32_t i = 0; i < p_.layout.Groups(); ++i) {
       const PrefillGroup group(p_.layout, i);

@@ -213,7 +213,7 @@ __global__ __cluster_dims__(kPrefillClusterCtas, 1, 1)
   cuda::ptx::barrier_cluster_arrive();
   cuda::ptx::barrier_cluster_wait();
   ptx::WaitForPreviousGrid();
-  ptx::ReleaseNextGrid();
+  if (!fetches) ptx::ReleaseNextGrid();
 
   // Phase 3: roles. The first warpgroup moves data, the others multiply.
   if (fetches) {

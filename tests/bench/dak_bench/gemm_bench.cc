@@ -174,6 +174,7 @@ Peers MeasurePeers(Context& context, const Rotation& rotation, double limit_s, b
 void RunGemm(Context& context, const Options& options) {
   Table table("gemm, " + context.device_name, &context.report);
   context.dak.SetWindow(static_cast<uint64_t>(options.window_bytes));
+  context.dak.SetHandover(options.handover);
   kernels::GemmTuning tuning;
   if (!options.tune && !options.tuning_path.empty()) {
     auto loaded = kernels::GemmTuning::Load(options.tuning_path);

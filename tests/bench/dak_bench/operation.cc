@@ -84,8 +84,14 @@ DakGemm::~DakGemm() {
 }
 
 kernels::GemmPlan DakGemm::Plan(const Operation& operation) const {
-  return kernels::PlanGemm(static_cast<uint32_t>(operation.batch), operation.n, operation.k, operation.local_rows,
-                           traits_, {});
+  kernels::GemmPlan plan = kernels::PlanGemm(static_cast<uint32_t>(operation.batch), operation.n, operation.k,
+                                             operation.local_rows, traits_, {});
+  if (handover_ == kPlannedHandover) return plan;
+  plan.early_link = handover_ >= 1;
+  plan.early_release = handover_ >= 2;
+  plan.leaves_room = handover_ >= 3;
+  kernels::PlanCtas(operation.n, operation.k, operation.local_rows, traits_, {}, plan);
+  return plan;
 }
 
 kernels::GemmPlan DakGemm::Plan(const Operation& operation, const kernels::TuningChoice& choice) const {

@@ -56,6 +56,8 @@ class DakGemm {
   v1::LinkReport report() const { return *report_; }
   // False: launches don't overlap the ones before them.
   void SetOverlap(bool overlap) { overlap_ = overlap; }
+  // Options::handover, for launches without a plan of their own.
+  void SetHandover(uint32_t handover) { handover_ = handover; }
   // False: launches know of no window and report nothing.
   void SetPages(bool pages) { use_pages_ = pages; }
 
@@ -65,6 +67,7 @@ class DakGemm {
   uint8_t* pages_ = nullptr;
   v1::LinkControl* control_ = nullptr;
   v1::LinkReport* report_ = nullptr;
+  uint32_t handover_ = kPlannedHandover;
   bool overlap_ = true;
   bool use_pages_ = true;
 };

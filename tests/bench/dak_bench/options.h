@@ -9,6 +9,8 @@
 
 namespace dak::bench {
 
+inline constexpr uint32_t kPlannedHandover = 4;
+
 struct Options {
   std::string command;
   std::string json_path;
@@ -21,6 +23,9 @@ struct Options {
   bool f16 = false;
   bool tune = false;
   bool exact_rows = false;  // splits at any row, not at whole tiles
+  // gemm, pass: of the ways in which a launch overlaps the one before it, the first so many; kPlannedHandover: the
+  // plan's
+  uint32_t handover = kPlannedHandover;
   bool peers = true;
   // attention
   std::vector<uint64_t> contexts = {4096, 16'384, 65'536};

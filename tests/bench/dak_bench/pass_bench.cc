@@ -99,6 +99,7 @@ void RunPass(Context& context, const Options& options) {
   Table table("pass: 32 layers of Llama-3-8B's shape in a budget of HBM, buffers included, " + context.device_name,
               &context.report);
   context.dak.SetWindow(static_cast<uint64_t>(options.window_bytes));
+  context.dak.SetHandover(options.handover);
   for (const uint64_t batch : options.batches) {
     for (const double over : options.ratios) {
       Pass pass = MakePass(context, batch);

@@ -39,6 +39,10 @@ TEST(BenchOptionsTest, GridsAreTheCommandsUnlessGiven) {
   EXPECT_TRUE(options->exact_rows);
   EXPECT_THAT(options->ratios, ElementsAre(0.02, 0.1));
   EXPECT_EQ(options->json_path, "a=b.json");
+  EXPECT_EQ(options->handover, kPlannedHandover);
+  options = Parse({"gemm", "--handover", "2"}, &error);
+  ASSERT_TRUE(options.has_value()) << error;
+  EXPECT_EQ(options->handover, 2u);
   options = Parse({"prefill", "--ratios", "-1"}, &error);
   ASSERT_TRUE(options.has_value()) << error;
   EXPECT_THAT(options->ratios, ElementsAre(-1));
@@ -52,6 +56,7 @@ TEST(BenchOptionsTest, NamesWhatItRefusesAndTheLimit) {
       {{}, "'' is no sub-command"},
       {{"dance"}, "'dance' is no sub-command"},
       {{"predict", "--loud"}, "--loud is no flag"},
+      {{"pass", "--handover", "4"}, "--handover: '4' isn't allowed: 0 to 3"},
       {{"predict", "--budget"}, "--budget needs a value: 1 to 3600"},
       {{"predict", "--budget="}, "--budget: '' isn't allowed: 1 to 3600"},
       {{"predict", "--f16=1"}, "--f16 takes no value"},
