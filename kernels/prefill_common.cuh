@@ -122,6 +122,7 @@ __device__ inline bool FinishPart(const PrefillParams& p) {
   counters.next_item = 0;
   counters.finished = 0;
   for (uint64_t& fetched : counters.fetched) fetched = 0;
+  for (uint64_t& carried : counters.carried) carried = 0;
   __threadfence();
   return true;
 }

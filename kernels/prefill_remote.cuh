@@ -9,6 +9,11 @@
 // The window is shared out as in the decode kernel (decode_remote.cuh), but a fetcher without a share would stop those
 // with one, since the ring is filled in order. So a window of fewer boxes than fetchers is used by one after another:
 // chunk s is read when all before it are in the ring. The window is then a box.
+//
+// A turn ends when the session's figures have the whole of it, its start and its end. The chunk in the ring isn't
+// enough: its fetcher may have been too slow to enter even the start, so that the figures show nothing in flight; the
+// next one reads, and then both starts are entered before the first one's end: two boxes, where there was never more
+// than one on the link.
 #ifndef DAK_KERNELS_PREFILL_REMOTE_CUH_
 #define DAK_KERNELS_PREFILL_REMOTE_CUH_
 
@@ -28,6 +33,7 @@ struct FetchShared {
   DecodeShared link;
   uint64_t stored;          // a barrier: every storer is done
   Polled<uint32_t> serial;  // the window holds fewer boxes than there are fetchers
+  Polled<uint64_t> ended;   // chunks, since the start, that have come back by the reading thread's books
 };
 static_assert(sizeof(FetchShared) <= kControlBytes);
 
@@ -38,15 +44,31 @@ __device__ inline bool Holds(uint64_t word, uint64_t sequence) { return word >> 
 // What every CTA of an item reads once: a chunk's slot is read by both CTAs of every pair.
 __device__ inline uint32_t ReadersOf(const PrefillLayout& layout) { return layout.pairs * kPrefillClusterCtas; }
 
-// A fetcher's share of the window.
+// A fetcher's share of the window. The meter asks for it between two entries of the figures (RunMeter): what had ended
+// when it asked the last time has been entered since.
 struct FetchShare {
+  const PrefillParams& p;
   FetchShared& shared;
+  mutable uint64_t ended = 0;    // when the meter asked the last time
+  mutable uint64_t carried = 0;  // that others know of
+
   __device__ uint32_t operator()(uint64_t window_bytes, uint32_t /*finished_mask*/, const WorkRange& work) const {
+    SayCarried(work);
     const uint64_t held = window_bytes / kBoxBytes;
     shared.serial.Store(held < work.workers ? 1 : 0);
     if (held < work.workers) return kBoxBytes;
     const auto boxes = static_cast<uint32_t>(held > 0xFFFF ? 0xFFFF : held);
     return (boxes / work.workers + (work.worker < boxes % work.workers ? 1 : 0)) * kBoxBytes;
+  }
+
+  // `ended` grows only where turns are taken.
+  __device__ void SayCarried(const WorkRange& work) const {
+    if (ended != carried) {
+      __threadfence();
+      ptx::StoreRelaxedGpu(&p.workspace.counters->carried[work.worker], ended);
+      carried = ended;
+    }
+    ended = shared.ended.Load();
   }
 };
 
@@ -69,6 +91,7 @@ class Fetcher {
       }
     }
     gate_.Drain();
+    shared_.ended.Store(issued_);
     WaitFor(&shared_.stored, 0);
     shared_.link.words.drained.Store(1);
   }
@@ -83,10 +106,12 @@ class Fetcher {
     gate_.WaitForRoom(bytes);
     while (shared_.serial.Load() != 0) {
       gate_.Drain();
+      shared_.ended.Store(issued_);
       if (AllBeforeAreIn(sequence) && NoneIsInFlight()) break;
     }
     gate_.WaitForRoom(bytes);
     gate_.OnIssue(place_.stage, bytes);
+    ++issued_;
     uint64_t* full = &shared_.link.w_full[place_.stage];
     cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
                                          uint32_t{kBoxBytes});
@@ -100,11 +125,12 @@ class Fetcher {
       if (i == work_.worker || sequence <= i) continue;
       const uint64_t needed = (sequence - i + work_.workers - 1) / work_.workers;
       if (ptx::LoadAcquireGpu(&p_.workspace.counters->fetched[i]) < needed) return false;
+      if (ptx::LoadAcquireGpu(&p_.workspace.counters->carried[i]) < needed) return false;
     }
     return true;
   }
 
-  // By every fetcher's own account, which is behind what has come: else two would count at once what was read in turn.
+  // Nor what was read before turns were taken: a window that becomes narrow finds reads of later chunks under way.
   __device__ bool NoneIsInFlight() const { return ptx::LoadRelaxedGpu(&p_.base.workspace.link->inflight_bytes) == 0; }
 
   const PrefillParams& p_;
@@ -114,6 +140,7 @@ class Fetcher {
   uint64_t policy_;
   RemoteGate<FetchTraits> gate_;
   RingPlace place_;
+  uint64_t issued_ = 0;
 };
 
 // Writes one chunk to its slot and lets its readers have it.
@@ -181,6 +208,7 @@ __device__ inline void InitialiseFetch(FetchShared& shared) {
   }
   shared.link.words.Reset();
   shared.serial.Store(0);
+  shared.ended.Store(0);
   cuda::ptx::mbarrier_init(&shared.stored, uint32_t{kStorers});
 }
 
@@ -195,7 +223,10 @@ __device__ inline void Fetch(const PrefillParams& p, uint8_t* stages, FetchShare
   if (warp == 0 && lane == 0) {
     Fetcher(p, work, stages, shared).Run();
   } else if (warp == 1 && lane == 0) {
-    RunMeter(p.base, work, shared.link, FetchShare{shared});
+    const FetchShare share{p, shared};
+    RunMeter(p.base, work, shared.link, share);
+    share.SayCarried(work);  // what had ended when it was asked the last time, and then the rest
+    share.SayCarried(work);
     FinishPart(p);
   } else if (warp >= 2 && warp < 2 + kStorers) {
     StoreFetched(p, work, stages, shared, warp - 2);
