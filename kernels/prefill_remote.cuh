@@ -238,8 +238,11 @@ __device__ inline void StoreByThreads(const PrefillParams& p, const WorkRange& w
     __syncwarp();
     const auto* const from = reinterpret_cast<const uint4*>(stages + stage * kBoxBytes);
     auto* const to = reinterpret_cast<uint4*>(p.workspace.ring + sequence % kPrefillRingSlots * kBoxBytes);
+    uint4 lines[kLines];  // all loads before the first store: the compiler can't tell that they don't overlap
 #pragma unroll
-    for (uint32_t line = 0; line < kLines; ++line) to[line * kWarpThreads + lane] = from[line * kWarpThreads + lane];
+    for (uint32_t line = 0; line < kLines; ++line) lines[line] = from[line * kWarpThreads + lane];
+#pragma unroll
+    for (uint32_t line = 0; line < kLines; ++line) to[line * kWarpThreads + lane] = lines[line];
     __syncwarp();
     if (lane != 0) continue;
     cuda::ptx::mbarrier_arrive(&shared.link.w_empty[stage]);
