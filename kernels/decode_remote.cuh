@@ -178,9 +178,14 @@ class Account {
   // Returns what is in flight now.
   __device__ uint64_t Carry() {
     RaisePeak(seen_);
-    // First: what is in flight is never taken for less than none.
-    const uint64_t returned = shared_.words.returned_bytes.Load();
-    const uint64_t inflight = shared_.words.issued_bytes.Load() - returned;
+    // What was in flight at one moment: of a read that comes back and a next one that starts between two looks, both
+    // would count, and more than the share would seem to be in flight.
+    uint64_t returned = 0;
+    uint64_t inflight = 0;
+    do {
+      returned = shared_.words.returned_bytes.Load();
+      inflight = shared_.words.issued_bytes.Load() - returned;
+    } while (shared_.words.returned_bytes.Load() != returned);
     const uint64_t change = inflight - inflight_;
     seen_ = atomicAdd(Word(&link_.inflight_bytes), static_cast<unsigned long long>(change)) + change;
     inflight_ = inflight;

@@ -27,6 +27,7 @@ struct PrefillParams {
   uint32_t fetchers;
   bool has_y_map;
   bool keep_x;
+  bool threads_store;
 };
 
 // How a template instance lies in shared memory: stages of x's and W's chunks, then what y is staged in: two boxes of
@@ -122,6 +123,7 @@ __device__ inline bool FinishPart(const PrefillParams& p) {
   counters.next_item = 0;
   counters.finished = 0;
   for (uint64_t& fetched : counters.fetched) fetched = 0;
+  for (uint64_t& carried : counters.carried) carried = 0;
   __threadfence();
   return true;
 }

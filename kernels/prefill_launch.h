@@ -20,7 +20,8 @@ namespace dak::kernels {
 struct PrefillCounters {
   uint32_t next_item;
   uint32_t finished;                      // clusters that take no more items, and fetchers that are done
-  uint64_t fetched[kMaxPrefillFetchers];  // chunks that each has put into the ring
+  uint64_t fetched[kMaxPrefillFetchers];  // chunks that each has put into the ring, and
+  uint64_t carried[kMaxPrefillFetchers];  // whose start and end LinkCounters has
 };
 
 // Scratch memory in HBM: the ring through which remote chunks come, kPrefillRingBytes, and a word for each of its slots

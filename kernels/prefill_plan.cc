@@ -13,7 +13,7 @@ uint32_t CountFetchers(double remote_bytes, double compute_s, const DeviceTraits
                        const PrefillTraits& traits) {
   const double needed = std::min(link.bytes_per_s, 1.25 * remote_bytes / compute_s);
   const double pairs = std::ceil(needed / (traits.fetcher_bytes_per_s * kPrefillClusterCtas));
-  const double most = std::max(1u, std::min(kMaxPrefillFetchers, device.multiprocessors / 4) / kPrefillClusterCtas);
+  const double most = std::max(1u, std::min(traits.most_fetchers, device.multiprocessors / 4) / kPrefillClusterCtas);
   return kPrefillClusterCtas * Narrow(static_cast<uint64_t>(std::clamp(pairs, 1.0, most)));
 }
 
@@ -67,6 +67,7 @@ PrefillPlan PlanPrefillTile(uint32_t row_boxes, uint32_t batch, uint64_t n, uint
   const double compute_s = ModelPrefillSeconds(plan, device, traits);
   plan.fetchers =
       CountFetchers(static_cast<double>(n - local_rows) * static_cast<double>(k) * 2, compute_s, device, link, traits);
+  plan.threads_store = traits.threads_store;
   const uint32_t fetch_clusters = plan.fetchers / kPrefillClusterCtas;
   plan.clusters = clusters(all > fetch_clusters ? all - fetch_clusters : 1);
   const uint32_t wave_tiles = std::max(1u, plan.clusters / layout.pairs);

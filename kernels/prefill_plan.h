@@ -23,7 +23,7 @@ inline constexpr uint32_t kMaxPrefillBatch = 8192;
 inline constexpr uint32_t kPrefillBatchTile = 128;  // of one CTA, 64 for each of two warpgroups
 inline constexpr uint32_t kPrefillClusterCtas = 2;
 inline constexpr uint32_t kPrefillPairBatch = kPrefillBatchTile * kPrefillClusterCtas;
-inline constexpr uint32_t kMaxPrefillFetchers = 4;
+inline constexpr uint32_t kMaxPrefillFetchers = 8;
 inline constexpr uint32_t kPrefillRingSlots = 4096;                                     // of a chunk each
 inline constexpr uint64_t kPrefillRingBytes = uint64_t{kPrefillRingSlots} * kBoxBytes;  // 32 MiB
 // The largest k where rows are remote: the ring holds the chunks of a tile of two boxes.
@@ -35,6 +35,8 @@ struct PrefillTraits {
   double l2_bytes_per_s = 5.5e12;       // into shared memory, multicast bytes counted once
   double tile_overhead_s = 1.5e-6;      // between two items of a cluster
   double fetcher_bytes_per_s = 12.8e9;  // that one fetcher reads
+  uint32_t most_fetchers = 4;           // even, 2 to kMaxPrefillFetchers
+  bool threads_store = false;           // PrefillPlan's
   double kept_bytes = 24e6;             // of x, that L2 holds beside W
 };
 
@@ -43,6 +45,8 @@ struct PrefillPlan {
   uint32_t clusters = 0;  // that multiply
   uint32_t fetchers = 0;  // 0 without remote rows, else even and at most kMaxPrefillFetchers
   bool keep_x = false;    // in L2, before all else: every wave reads it again
+  // Fetchers' threads write to the ring, not TMA, which then only reads: docs/kernels-prefill.md.
+  bool threads_store = false;
 };
 
 // `batch` 1 to kMaxPrefillBatch, `n` and `k` at least 1, `local_rows` at most n, and `k` at most kMaxPrefillRemoteK if

@@ -9,6 +9,11 @@
 // The window is shared out as in the decode kernel (decode_remote.cuh), but a fetcher without a share would stop those
 // with one, since the ring is filled in order. So a window of fewer boxes than fetchers is used by one after another:
 // chunk s is read when all before it are in the ring. The window is then a box.
+//
+// A turn ends when the session's figures have the whole of it, its start and its end. The chunk in the ring isn't
+// enough: its fetcher may have been too slow to enter even the start, so that the figures show nothing in flight; the
+// next one reads, and then both starts are entered before the first one's end: two boxes, where there was never more
+// than one on the link.
 #ifndef DAK_KERNELS_PREFILL_REMOTE_CUH_
 #define DAK_KERNELS_PREFILL_REMOTE_CUH_
 
@@ -21,13 +26,16 @@ struct FetchTraits {
   static constexpr uint32_t kWStages = kMaxWStages;
 };
 inline constexpr uint32_t kStorers = 4;
+inline constexpr uint32_t kThreadStorers = 8;  // where threads write to the ring: a warp has one chunk under way
 static_assert(FetchTraits::kWStages % kStorers == 0);
+static_assert(2 + kThreadStorers <= kPrefillThreads / kWarpThreads);
 static_assert(FetchTraits::kWStages * kBoxBytes <= PrefillInstance<4, false, false>::kRingBytes);
 
 struct FetchShared {
   DecodeShared link;
   uint64_t stored;          // a barrier: every storer is done
   Polled<uint32_t> serial;  // the window holds fewer boxes than there are fetchers
+  Polled<uint64_t> ended;   // chunks, since the start, that have come back by the reading thread's books
 };
 static_assert(sizeof(FetchShared) <= kControlBytes);
 
@@ -38,16 +46,32 @@ __device__ inline bool Holds(uint64_t word, uint64_t sequence) { return word >> 
 // What every CTA of an item reads once: a chunk's slot is read by both CTAs of every pair.
 __device__ inline uint32_t ReadersOf(const PrefillLayout& layout) { return layout.pairs * kPrefillClusterCtas; }
 
-// A fetcher's share of the window.
+// A fetcher's share of the window. The meter asks for it between two entries of the figures (RunMeter): what had ended
+// when it asked the last time has been entered since.
 struct FetchShare {
+  const PrefillParams& p;
   FetchShared& shared;
+  mutable uint64_t ended = 0;    // when the meter asked the last time
+  mutable uint64_t carried = 0;  // that others know of
+
   __device__ uint32_t operator()(uint64_t window_bytes, const LinkState& /*state*/, uint32_t /*launch*/,
                                  const WorkRange& work) const {
+    SayCarried(work);
     const uint64_t held = window_bytes / kBoxBytes;
     shared.serial.Store(held < work.workers ? 1 : 0);
     if (held < work.workers) return kBoxBytes;
     const auto boxes = static_cast<uint32_t>(held > 0xFFFF ? 0xFFFF : held);
     return (boxes / work.workers + (work.worker < boxes % work.workers ? 1 : 0)) * kBoxBytes;
+  }
+
+  // `ended` grows only where turns are taken.
+  __device__ void SayCarried(const WorkRange& work) const {
+    if (ended != carried) {
+      __threadfence();
+      ptx::StoreRelaxedGpu(&p.workspace.counters->carried[work.worker], ended);
+      carried = ended;
+    }
+    ended = shared.ended.Load();
   }
 };
 
@@ -71,6 +95,7 @@ class Fetcher {
       }
     }
     gate_.Drain();
+    shared_.ended.Store(issued_);
     WaitFor(&shared_.stored, 0);
     shared_.link.words.drained.Store(1);
   }
@@ -85,10 +110,12 @@ class Fetcher {
     gate_.WaitForRoom(bytes);
     while (shared_.serial.Load() != 0) {
       gate_.Drain();
+      shared_.ended.Store(issued_);
       if (AllBeforeAreIn(sequence) && NoneIsInFlight()) break;
     }
     gate_.WaitForRoom(bytes);
     gate_.OnIssue(place_.stage, bytes);
+    ++issued_;
     uint64_t* full = &shared_.link.w_full[place_.stage];
     cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
                                          uint32_t{kBoxBytes});
@@ -102,11 +129,12 @@ class Fetcher {
       if (i == work_.worker || sequence <= i) continue;
       const uint64_t needed = (sequence - i + work_.workers - 1) / work_.workers;
       if (ptx::LoadAcquireGpu(&p_.workspace.counters->fetched[i]) < needed) return false;
+      if (ptx::LoadAcquireGpu(&p_.workspace.counters->carried[i]) < needed) return false;
     }
     return true;
   }
 
-  // By every fetcher's own account, which is behind what has come: else two would count at once what was read in turn.
+  // Nor what was read before turns were taken: a window that becomes narrow finds reads of later chunks under way.
   __device__ bool NoneIsInFlight() const { return ptx::LoadRelaxedGpu(&p_.base.workspace.link->inflight_bytes) == 0; }
 
   const PrefillParams& p_;
@@ -116,6 +144,7 @@ class Fetcher {
   uint64_t policy_;
   RemoteGate<FetchTraits> gate_;
   RingPlace place_;
+  uint64_t issued_ = 0;
 };
 
 // Writes one chunk to its slot and lets its readers have it.
@@ -129,6 +158,25 @@ __device__ inline void PutIntoRing(const PrefillParams& p, const uint8_t* chunk,
   cuda::ptx::fence_proxy_async(cuda::ptx::space_global);
   ptx::StoreReleaseGpu(word, SlotWord(sequence, ReadersOf(p.layout)));
 }
+
+// The fetcher's count in HBM, of chunks that one of its storers has put into the ring. It is for a window of less than
+// a box a fetcher.
+class StoredCount {
+ public:
+  __device__ explicit StoredCount(uint64_t* fetched) : fetched_(fetched) {}
+
+  __device__ void Add(uint32_t chunks) { unsaid_ += chunks; }
+  __device__ void Say() {
+    if (unsaid_ == 0) return;
+    __threadfence();
+    ptx::AddRelaxedGpu(fetched_, unsaid_);
+    unsaid_ = 0;
+  }
+
+ private:
+  uint64_t* fetched_;
+  uint32_t unsaid_ = 0;
+};
 
 // How many lanes from the first on have `condition`.
 __device__ inline uint32_t LeadingLanes(bool condition) {
@@ -144,7 +192,7 @@ __device__ inline void StoreFetched(const PrefillParams& p, const WorkRange& wor
   const uint32_t lane = threadIdx.x % kWarpThreads;
   const uint64_t all = p.layout.RemoteChunks();
   const uint64_t count = all > work.worker ? (all - work.worker - 1) / work.workers + 1 : 0;
-  uint32_t unsaid = 0;  // chunks in the ring that the fetcher's count in HBM doesn't have yet
+  StoredCount count_in_hbm(&p.workspace.counters->fetched[work.worker]);
   for (uint64_t next = storer; next < count;) {
     const uint64_t mine = next + lane * kStorers;
     const auto stage = static_cast<uint32_t>(mine % kStages);
@@ -152,12 +200,7 @@ __device__ inline void StoreFetched(const PrefillParams& p, const WorkRange& wor
     const bool arrived = lane < kStages / kStorers && mine < count &&
                          cuda::ptx::mbarrier_test_wait_parity(&shared.link.w_full[stage], phase);
     const uint32_t ready = LeadingLanes(arrived);
-    // The counts are for a window of less than a box a fetcher.
-    if (lane == 0 && unsaid > 0 && shared.serial.Load() != 0) {
-      __threadfence();
-      ptx::AddRelaxedGpu(&p.workspace.counters->fetched[work.worker], unsaid);
-      unsaid = 0;
-    }
+    if (lane == 0 && shared.serial.Load() != 0) count_in_hbm.Say();
     if (ready == 0) continue;
     const uint64_t sequence = work.worker + mine * work.workers;
     uint64_t* const word = &p.workspace.slots[sequence % kPrefillRingSlots];
@@ -168,22 +211,60 @@ __device__ inline void StoreFetched(const PrefillParams& p, const WorkRange& wor
     }
     __syncwarp();
     next += uint64_t{stored} * kStorers;
-    unsaid += stored;
+    count_in_hbm.Add(stored);
   }
   if (lane != 0) return;
-  __threadfence();
-  ptx::AddRelaxedGpu(&p.workspace.counters->fetched[work.worker], unsaid);
+  count_in_hbm.Say();
   cuda::ptx::mbarrier_arrive(&shared.stored);
 }
 
-__device__ inline void InitialiseFetch(FetchShared& shared) {
+// One warp of kThreadStorers that do the same by loads and stores, a chunk a warp. All accesses to the slot but its
+// readers' are ordinary ones here; those have a fence between the slot's word and their asynchronous reads.
+__device__ inline void StoreByThreads(const PrefillParams& p, const WorkRange& work, const uint8_t* stages,
+                                      FetchShared& shared, uint32_t storer) {
+  constexpr uint32_t kStages = FetchTraits::kWStages;
+  constexpr uint32_t kLines = kBoxBytes / (kWarpThreads * sizeof(uint4));
+  const uint32_t lane = threadIdx.x % kWarpThreads;
+  StoredCount stored(&p.workspace.counters->fetched[work.worker]);
+  const auto say_where_turns_are_taken = [&] {
+    if (lane == 0 && shared.serial.Load() != 0) stored.Say();
+  };
+  uint64_t mine = storer;
+  for (uint64_t sequence = work.worker + mine * work.workers; sequence < p.layout.RemoteChunks();
+       mine += kThreadStorers, sequence += uint64_t{kThreadStorers} * work.workers) {
+    const auto stage = static_cast<uint32_t>(mine % kStages);
+    const auto phase = static_cast<uint32_t>(mine / kStages % 2);
+    uint64_t* const word = &p.workspace.slots[sequence % kPrefillRingSlots];
+    while (!cuda::ptx::mbarrier_test_wait_parity(&shared.link.w_full[stage], phase)) say_where_turns_are_taken();
+    while (!IsFree(ptx::LoadAcquireGpu(word))) say_where_turns_are_taken();
+    __syncwarp();
+    const auto* const from = reinterpret_cast<const uint4*>(stages + stage * kBoxBytes);
+    auto* const to = reinterpret_cast<uint4*>(p.workspace.ring + sequence % kPrefillRingSlots * kBoxBytes);
+    uint4 lines[kLines];  // all loads before the first store: the compiler can't tell that they don't overlap
+#pragma unroll
+    for (uint32_t line = 0; line < kLines; ++line) lines[line] = from[line * kWarpThreads + lane];
+#pragma unroll
+    for (uint32_t line = 0; line < kLines; ++line) to[line * kWarpThreads + lane] = lines[line];
+    __syncwarp();
+    if (lane != 0) continue;
+    cuda::ptx::mbarrier_arrive(&shared.link.w_empty[stage]);
+    ptx::StoreReleaseGpu(word, SlotWord(sequence, ReadersOf(p.layout)));
+    stored.Add(1);
+  }
+  if (lane != 0) return;
+  stored.Say();
+  cuda::ptx::mbarrier_arrive(&shared.stored);
+}
+
+__device__ inline void InitialiseFetch(const PrefillParams& p, FetchShared& shared) {
   for (uint32_t stage = 0; stage < FetchTraits::kWStages; ++stage) {
     cuda::ptx::mbarrier_init(&shared.link.w_full[stage], 1);
     cuda::ptx::mbarrier_init(&shared.link.w_empty[stage], 1);
   }
   shared.link.words.Reset();
   shared.serial.Store(0);
-  cuda::ptx::mbarrier_init(&shared.stored, uint32_t{kStorers});
+  shared.ended.Store(0);
+  cuda::ptx::mbarrier_init(&shared.stored, p.threads_store ? uint32_t{kThreadStorers} : uint32_t{kStorers});
 }
 
 // A fetcher CTA's warps.
@@ -197,9 +278,14 @@ __device__ inline void Fetch(const PrefillParams& p, uint8_t* stages, FetchShare
   if (warp == 0 && lane == 0) {
     Fetcher(p, work, stages, shared).Run();
   } else if (warp == 1 && lane == 0) {
-    RunMeter(p.base, work, shared.link, FetchShare{shared});
+    const FetchShare share{p, shared};
+    RunMeter(p.base, work, shared.link, share);
+    share.SayCarried(work);  // what had ended when it was asked the last time, and then the rest
+    share.SayCarried(work);
     FinishPart(p);
-  } else if (warp >= 2 && warp < 2 + kStorers) {
+  } else if (p.threads_store && warp >= 2 && warp < 2 + kThreadStorers) {
+    StoreByThreads(p, work, stages, shared, warp - 2);
+  } else if (!p.threads_store && warp >= 2 && warp < 2 + kStorers) {
     StoreFetched(p, work, stages, shared, warp - 2);
   }
 }

@@ -68,6 +68,17 @@ TEST(PlanPrefillTest, ALinkThatHidesTakesMoreFetchersThanAFewRows) {
   EXPECT_EQ(PlanPrefill(2'048, 28'672, 4'096, 28'608, {}, {}).fetchers, 2u);
 }
 
+TEST(PlanPrefillTest, SlowFetchersAreAsManyAsTheTraitsAllow) {
+  for (uint32_t most = 2; most <= kMaxPrefillFetchers; most += 2) {
+    PrefillTraits traits;
+    traits.fetcher_bytes_per_s = 1e9;
+    traits.most_fetchers = most;
+    const PrefillPlan plan = PlanPrefillTile(4, 2'048, 4'096, 4'096, 3'520, {}, {}, traits);
+    EXPECT_EQ(plan.fetchers, most);
+    EXPECT_EQ(plan.clusters, 66 - most / 2);
+  }
+}
+
 TEST(PlanPrefillTest, TheFirstWaveIsLocalWhereTheOthersHaveRoom) {
   const PrefillPlan plan = PlanPrefill(2'048, 4'096, 4'096, 3'584, {}, {});
   EXPECT_EQ(plan.layout.first_remote_tile, 8u);  // 64 clusters, 8 pairs
