@@ -14,15 +14,19 @@ inline constexpr uint32_t kTileRows = 16;                                       
 inline constexpr uint32_t kScratchRows = 8;                                         // of a warp's results at once
 inline constexpr uint32_t kAttentionControlBytes = 7168;                            // after ring and scratch memory
 inline constexpr uint32_t kSequencesPerThread = kMaxAttentionBatch / kConsumerThreads;
+inline constexpr uint32_t kWholeRowsHeadDim = 128;
+constexpr bool UsesWholeRows(uint32_t head_dim, bool whole_rows) { return whole_rows && head_dim == kWholeRowsHeadDim; }
 static_assert(kMaxGroup <= kConsumerWarps * kTileRows);
 
 // How a template instance lies in shared memory: a ring of blocks, then the consumer warps' results, then the rest.
 // A block is keys, then values; each is in panels of kPanel columns. Where a row of a panel has 128 bytes TMA swizzles
 // it, else rows are short of a multiple of 128 bytes and bank conflicts are few.
-template <int kDim, bool kF16Elements>
+// With whole rows, the panels of a row follow each other instead: TMA swizzles rows of 128 bytes still.
+template <int kDim, bool kF16Elements, bool kRowsAreWhole = false>
 struct AttentionTraits {
   static constexpr bool kF16 = kF16Elements;
   static constexpr uint32_t kHeadDim = kDim;
+  static constexpr bool kWholeRows = kRowsAreWhole;
   static constexpr bool kSwizzled = kDim % 64 == 0;
   static constexpr uint32_t kPanel = kSwizzled ? 64 : kDim;
   static constexpr uint32_t kPanels = kDim / kPanel;
@@ -40,7 +44,10 @@ struct AttentionTraits {
   static_assert(kWStages > 0 && kWStages % kConsumerWarps == 0, "a stage's blocks must be one warp's");
   static_assert(kStageBytes % kSwizzleAtomBytes == 0 && kValuesOffset % 128 == 0);
   static_assert(!kSwizzled || kPanelBytes % kSwizzleAtomBytes == 0);
+  static_assert(!kWholeRows || kDim == kWholeRowsHeadDim);
 };
+template <int kDim, bool kF16Elements>
+using PanelTraits = AttentionTraits<kDim, kF16Elements>;
 
 enum Kind : uint32_t { kLocal = 0, kRemote = 1 };
 

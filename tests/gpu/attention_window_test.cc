@@ -7,9 +7,7 @@ namespace dak::kernels {
 namespace {
 
 class AttentionWindowTest : public WindowFixture<AttentionRunner> {
-  absl::StatusOr<std::unique_ptr<AttentionRunner>> Create() override {
-    return CreateCudaAttentionRunner(0, {});
-  }
+  absl::StatusOr<std::unique_ptr<AttentionRunner>> Create() override { return CreateCudaAttentionRunner(0, {}); }
 };
 using AttentionSmallWindowTest = AttentionWindowTest;
 
