@@ -82,18 +82,6 @@ struct Place {
   uint32_t blocks;  // of this sequence and head
 };
 
-// Blocks of a kind and the CTAs that share them.
-struct KindWork {
-  uint32_t total;
-  uint32_t workers;
-  __device__ uint32_t BeginOf(uint32_t worker) const {
-    return static_cast<uint32_t>(uint64_t{total} * worker / workers);
-  }
-  __device__ uint32_t OwnerOf(uint32_t block) const {
-    return static_cast<uint32_t>(((uint64_t{block} + 1) * workers - 1) / total);
-  }
-};
-
 // What a CTA works on; decode_remote.cuh uses `worker` and `workers`.
 struct AttentionWork {
   KindWork kinds[2];

@@ -58,6 +58,22 @@ struct AttentionPlan {
 
 AttentionPlan PlanAttention(uint32_t head_dim, const DeviceTraits& device, const LinkTraits& link);
 
+// Blocks of a kind and the CTAs that share them. Divides 32-bit numbers where these are enough, which is nearly always:
+// a division of 64 bits is a detour of hundreds of clocks, and every piece waits for some.
+struct KindWork {
+  uint32_t total = 0;
+  uint32_t workers = 0;
+
+  DAK_HOST_DEVICE uint32_t BeginOf(uint32_t worker) const { return Divide(uint64_t{total} * worker, workers); }
+  DAK_HOST_DEVICE uint32_t OwnerOf(uint32_t block) const { return Divide((uint64_t{block} + 1) * workers - 1, total); }
+
+ private:
+  DAK_HOST_DEVICE static uint32_t Divide(uint64_t dividend, uint32_t divisor) {
+    if (dividend >> 32 == 0) return static_cast<uint32_t>(dividend) / divisor;
+    return static_cast<uint32_t>(dividend / divisor);
+  }
+};
+
 struct CtaCounts {
   uint32_t remote = 0;  // the first ones; 0 only without remote blocks
   uint32_t local = 0;   // the next; 0 only without local blocks

@@ -89,6 +89,26 @@ TEST(PlanAttentionTest, FewTasksGetEquallyManyCtas) {
   EXPECT_EQ(DivideCtas(plan, 256, 65'536, 0).local, 132u);
 }
 
+TEST(KindWorkTest, EveryBlockIsInItsOwnersRangeWhateverTheNumbers) {
+  std::mt19937_64 random(20261125);
+  for (int i = 0; i < 20'000; ++i) {
+    const auto workers = static_cast<uint32_t>(1 + random() % 264);
+    const auto least = uint64_t{workers};
+    const uint64_t most = random() % 2 == 0 ? 20'000 : (uint64_t{1} << 32) - 1;
+    const KindWork work{static_cast<uint32_t>(least + random() % (most - least)), workers};
+    EXPECT_EQ(work.BeginOf(0), 0u);
+    EXPECT_EQ(work.BeginOf(workers), work.total);
+    const auto worker = static_cast<uint32_t>(random() % workers);
+    ASSERT_LT(work.BeginOf(worker), work.BeginOf(worker + 1));
+    for (const uint32_t block :
+         {work.BeginOf(worker), work.BeginOf(worker + 1) - 1, static_cast<uint32_t>(random() % work.total)}) {
+      const uint32_t owner = work.OwnerOf(block);
+      ASSERT_LE(work.BeginOf(owner), block) << work.total << " by " << workers;
+      ASSERT_LT(block, work.BeginOf(owner + 1)) << work.total << " by " << workers;
+    }
+  }
+}
+
 TEST(PlanAttentionTest, ReadsInFlightFollowTheBlocksSize) {
   EXPECT_EQ(PlanAttention(128, {}, {}).local_inflight_blocks * 2, PlanAttention(64, {}, {}).local_inflight_blocks);
 }
