@@ -53,6 +53,9 @@ struct AttentionPlan {
   // At head_dim 128, whether a block's rows lie whole in shared memory, so that TMA reads HBM from end to end; else in
   // two panels, halves of rows, which cost the consumers no conflict of two. Maps are encoded for one of them.
   bool whole_rows = false;
+  // At head_dim 128, whether a CTA has half an SM and a ring a third as long, so that the next launch's starts and
+  // fills its own while this one ends. CTAs of a launch are still one an SM.
+  bool half_sm = false;
   bool evict_first = true;  // L2 may forget what was read first
 };
 

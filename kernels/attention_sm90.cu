@@ -145,7 +145,8 @@ __device__ inline void InitialiseShared(AttentionShared& shared, uint32_t stages
 }
 
 template <class Traits>
-__global__ __launch_bounds__(kAttentionThreads, 1) void DecodeAttention(const __grid_constant__ AttentionParams p) {
+__global__ __launch_bounds__(kAttentionThreads,
+                             Traits::kCtasPerSm) void DecodeAttention(const __grid_constant__ AttentionParams p) {
   // Phase 1: shared memory and barriers. A block is in when its bytes are, and free when a warp of each tile has read
   // it.
   extern __shared__ uint8_t raw[];
@@ -204,15 +205,26 @@ cudaError_t Launch(const AttentionParams& params, cudaStream_t stream) {
   return cudaLaunchKernelEx(&config, DecodeAttention<Traits>, params);
 }
 
+template <bool kF16, class Visitor>
+void ForVariant(const AttentionPlan& plan, const Visitor& visit) {
+  if (plan.whole_rows && plan.half_sm) {
+    visit(AttentionTraits<kVariantsHeadDim, kF16, true, true>());
+  } else if (plan.whole_rows) {
+    visit(AttentionTraits<kVariantsHeadDim, kF16, true, false>());
+  } else {
+    visit(AttentionTraits<kVariantsHeadDim, kF16, false, true>());
+  }
+}
+
 // Calls `visit` with the Traits of the instance for this shape and plan, if there is one.
 template <class Visitor>
-void ForInstance(uint32_t head_dim, bool f16, bool whole_rows, const Visitor& visit) {
-  if (!UsesWholeRows(head_dim, whole_rows)) {
+void ForInstance(uint32_t head_dim, bool f16, const AttentionPlan& plan, const Visitor& visit) {
+  if (head_dim != kVariantsHeadDim || (!plan.whole_rows && !plan.half_sm)) {
     ForHeadDim<PanelTraits>(head_dim, f16, visit);
   } else if (f16) {
-    visit(AttentionTraits<kWholeRowsHeadDim, true, true>());
+    ForVariant<true>(plan, visit);
   } else {
-    visit(AttentionTraits<kWholeRowsHeadDim, false, true>());
+    ForVariant<false>(plan, visit);
   }
 }
 
@@ -225,11 +237,21 @@ cudaError_t PrepareAttention() {
     if (error != cudaSuccess) return;
     error = cudaFuncSetAttribute(DecodeAttention<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  Traits::kLaunchBytes);
+    // Else the driver may leave L1 so much that one CTA fits.
+    if (error != cudaSuccess || Traits::kCtasPerSm == 1) return;
+    error = cudaFuncSetAttribute(DecodeAttention<Traits>, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                 cudaSharedmemCarveoutMaxShared);
   };
   for (const uint32_t head_dim : {64u, 80u, 96u, 128u}) {
     for (const bool f16 : {false, true}) {
-      ForInstance(head_dim, f16, false, prepare);
-      ForInstance(head_dim, f16, true, prepare);
+      for (const bool whole_rows : {false, true}) {
+        for (const bool half_sm : {false, true}) {
+          AttentionPlan plan;
+          plan.whole_rows = whole_rows;
+          plan.half_sm = half_sm;
+          ForInstance(head_dim, f16, plan, prepare);
+        }
+      }
     }
   }
   return error;
@@ -239,7 +261,7 @@ cudaError_t LaunchAttention(const AttentionLaunch& launch, cudaStream_t stream) 
   AttentionParams params{};
   if (!MakeParams(launch, params)) return cudaErrorInvalidValue;
   cudaError_t error = cudaErrorInvalidValue;
-  ForInstance(launch.head_dim, launch.f16, launch.plan.whole_rows,
+  ForInstance(launch.head_dim, launch.f16, launch.plan,
               [&](auto instance) { error = Launch<decltype(instance)>(params, stream); });
   return error;
 }
