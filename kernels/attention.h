@@ -69,7 +69,7 @@ struct AttentionOperands {
   // A promise that the launch before this one in the stream writes nothing of the lists and of the pools but every
   // sequence's last token: they are then read while that launch ends, which takes microseconds off a short context.
   // What a decode step gives: its lists are made before the first layer, and a layer's launch before appends a token.
-  // Without effect on shapes with remote pages, whose launches don't overlap others.
+  // Where pages are remote, launches overlap only if the plan says so (AttentionPlan::remote_overlap).
   bool context_ready = false;
 };
 
@@ -81,10 +81,7 @@ struct AttentionRunnerOptions {
   // among themselves. 0: counters of its own.
   uint64_t link_counters = 0;
   // The plain kernel also where the device has a faster one.
-  // NOTE: the default, because the one for 9.0 hasn't been run since its ring was mended: on an H100, launches over a
-  // context of 16384 tokens of one sequence were wrong by 2 % (docs/kernels-attention.md). The plain one passed all its
-  // tests.
-  bool plain = true;
+  bool plain = false;
 };
 
 // Runs attention on one CUDA device's primary context. Holds the device's counters and the scratch memory that launches

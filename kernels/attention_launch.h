@@ -60,9 +60,17 @@ cudaError_t PrepareAttention();
 
 cudaError_t LaunchAttention(const AttentionLaunch& launch, cudaStream_t stream);
 
-// Encodes a pool of `pages` pages, [pages, kv_heads, 2, page_tokens, head_dim], to be read a block at a time.
-cudaError_t EncodePages(CUtensorMap* map, const void* pool, bool f16, uint64_t pages, uint32_t kv_heads,
-                        uint32_t page_tokens, uint32_t head_dim, CUtensorMapL2promotion promotion);
+struct PoolLayout {
+  bool f16 = false;
+  uint64_t pages = 0;
+  uint32_t kv_heads = 0;
+  uint32_t page_tokens = 0;
+  uint32_t head_dim = 0;
+  bool whole_rows = false;  // as AttentionPlan's
+};
+
+// Encodes a pool, [pages, kv_heads, 2, page_tokens, head_dim], to be read a block at a time.
+cudaError_t EncodePages(CUtensorMap* map, const void* pool, const PoolLayout& layout, CUtensorMapL2promotion promotion);
 
 }  // namespace dak::kernels
 

@@ -46,32 +46,77 @@ struct AttentionPlan {
   // Blocks that a local CTA has in flight, with and without remote reads beside it.
   uint32_t mixed_inflight_blocks = 0;
   uint32_t local_inflight_blocks = 0;
+  // Time that a CTA takes to start and end a piece by that of a local block at HBM's full rate. 0: as if it took none.
+  float piece_by_local_time = 0;
+  // Whether launches with remote pages overlap the one before and the next, as those without do.
+  bool remote_overlap = false;
+  // At head_dim 128, whether a block's rows lie whole in shared memory, so that TMA reads HBM from end to end; else in
+  // two panels, halves of rows, which cost the consumers no conflict of two. Maps are encoded for one of them.
+  bool whole_rows = false;
+  // At head_dim 128, whether a CTA has half an SM and a ring a third as long, so that the next launch's starts and
+  // fills its own while this one ends. CTAs of a launch are still one an SM.
+  bool half_sm = false;
+  bool evict_first = true;  // L2 may forget what was read first
 };
 
 AttentionPlan PlanAttention(uint32_t head_dim, const DeviceTraits& device, const LinkTraits& link);
+
+// Blocks of a kind and the CTAs that share them. Divides 32-bit numbers where these are enough, which is nearly always:
+// a division of 64 bits is a detour of hundreds of clocks, and every piece waits for some.
+struct KindWork {
+  uint32_t total = 0;
+  uint32_t workers = 0;
+
+  DAK_HOST_DEVICE uint32_t BeginOf(uint32_t worker) const { return Divide(uint64_t{total} * worker, workers); }
+  DAK_HOST_DEVICE uint32_t OwnerOf(uint32_t block) const { return Divide((uint64_t{block} + 1) * workers - 1, total); }
+
+ private:
+  DAK_HOST_DEVICE static uint32_t Divide(uint64_t dividend, uint32_t divisor) {
+    if (dividend >> 32 == 0) return static_cast<uint32_t>(dividend) / divisor;
+    return static_cast<uint32_t>(dividend / divisor);
+  }
+};
 
 struct CtaCounts {
   uint32_t remote = 0;  // the first ones; 0 only without remote blocks
   uint32_t local = 0;   // the next; 0 only without local blocks
 };
 
+// Under this a CTA costs more than it brings: its start and its piece to merge. One block for each consumer warp.
+inline constexpr uint32_t kLeastBlocks = 4;
+
+// CTAs for remote blocks, of which there are some.
+DAK_HOST_DEVICE inline uint32_t RemoteCtas(const AttentionPlan& plan, uint32_t tasks, uint32_t local_blocks,
+                                           uint32_t remote_blocks) {
+  constexpr float kReserve = 1.25f;
+  const auto round_up = [](float value) {
+    const auto whole = static_cast<uint32_t>(value);
+    return static_cast<float>(whole) < value ? whole + 1 : whole;
+  };
+  const auto local_time = static_cast<float>(local_blocks);
+  const float remote_time = static_cast<float>(remote_blocks) * plan.remote_by_local_time;
+  // The share of the link's rate that ends with the local side.
+  const float share = kReserve * remote_time < local_time ? kReserve * remote_time / local_time : 1;
+  uint32_t ctas = round_up(static_cast<float>(plan.full_remote_ctas) * share);
+  if (ctas > remote_blocks / kLeastBlocks) ctas = remote_blocks / kLeastBlocks;
+  if (ctas == 0) ctas = 1;
+  // Few remote blocks of many tasks are many short pieces, which a CTA starts and ends one after another: so many CTAs
+  // that this, too, ends with the rest. They share the same window.
+  const uint32_t pieces = tasks < remote_blocks ? tasks : remote_blocks;
+  const float time = local_time > remote_time ? local_time : remote_time;
+  const float wanted = kReserve * static_cast<float>(pieces) * plan.piece_by_local_time / time;
+  uint32_t most = pieces < kMaxRemoteCtas ? pieces : kMaxRemoteCtas;
+  if (most > plan.ctas / 2) most = plan.ctas / 2;
+  const uint32_t for_pieces = wanted < static_cast<float>(most) ? round_up(wanted) : most;
+  return ctas > for_pieces ? ctas : for_pieces;
+}
+
 // How a launch's CTAs are divided; `tasks` is at least 1. Every CTA comes to the same result.
 DAK_HOST_DEVICE inline CtaCounts DivideCtas(const AttentionPlan& plan, uint32_t tasks, uint32_t local_blocks,
                                             uint32_t remote_blocks) {
-  // Under this a CTA costs more than it brings: its start and its piece to merge. One block for each consumer warp.
-  constexpr uint32_t kLeastBlocks = 4;
   constexpr uint32_t kLeastEvenPercent = 94;
   CtaCounts counts;
-  if (remote_blocks > 0) {
-    // The share of the link's rate that ends with the local side, with a quarter in reserve.
-    const float by_local = 1.25f * static_cast<float>(remote_blocks) * plan.remote_by_local_time;
-    const float share = by_local < static_cast<float>(local_blocks) ? by_local / static_cast<float>(local_blocks) : 1;
-    const float wanted = static_cast<float>(plan.full_remote_ctas) * share;
-    counts.remote = static_cast<uint32_t>(wanted);
-    if (static_cast<float>(counts.remote) < wanted) ++counts.remote;
-    if (counts.remote > remote_blocks / kLeastBlocks) counts.remote = remote_blocks / kLeastBlocks;
-    if (counts.remote == 0) counts.remote = 1;
-  }
+  if (remote_blocks > 0) counts.remote = RemoteCtas(plan, tasks, local_blocks, remote_blocks);
   if (local_blocks > 0) {
     const uint32_t room = plan.ctas - counts.remote;
     const uint32_t wanted = local_blocks / kLeastBlocks;

@@ -15,7 +15,7 @@ namespace {
 class AttentionTest : public testing::Test {
  protected:
   void SetUp() override {
-    auto runner = CreateCudaAttentionRunner(0, {.plain = false});
+    auto runner = CreateCudaAttentionRunner(0, {});
     ASSERT_TRUE(runner.ok()) << runner.status();
     runner_ = *std::move(runner);
     Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
@@ -233,12 +233,12 @@ TEST_F(AttentionSmallTest, RefusesWhatItCantRunAndNamesTheField) {
   AttentionOperands operands = problem.operands();
   operands.kv_remote = 0;
   EXPECT_EQ(field(problem.shape(), operands), "kv_remote");
-  auto runner = CreateCudaAttentionRunner(0, {.max_batch = 2, .max_heads = 8, .plain = false});
+  auto runner = CreateCudaAttentionRunner(0, {.max_batch = 2, .max_heads = 8});
   ASSERT_TRUE(runner.ok()) << runner.status();
   shape = problem.shape();
   shape.batch = 3;
   EXPECT_EQ(DetailOf((*runner)->Launch(shape, problem.operands(), {}, stream_)).field, "batch");
-  EXPECT_EQ(DetailOf(CreateCudaAttentionRunner(0, {.max_batch = 513, .max_heads = 8, .plain = false}).status()).field,
+  EXPECT_EQ(DetailOf(CreateCudaAttentionRunner(0, {.max_batch = 513, .max_heads = 8}).status()).field,
             "options.max_batch");
   EXPECT_EQ(cudaGetLastError(), cudaSuccess);
 }

@@ -7,9 +7,7 @@ namespace dak::kernels {
 namespace {
 
 class AttentionWindowTest : public WindowFixture<AttentionRunner> {
-  absl::StatusOr<std::unique_ptr<AttentionRunner>> Create() override {
-    return CreateCudaAttentionRunner(0, {.plain = false});
-  }
+  absl::StatusOr<std::unique_ptr<AttentionRunner>> Create() override { return CreateCudaAttentionRunner(0, {}); }
 };
 using AttentionSmallWindowTest = AttentionWindowTest;
 
@@ -56,7 +54,7 @@ TEST_F(AttentionWindowTest, SharesItsWindowAndReportWithAGemmRunner) {
   constexpr uint64_t kWindow = 12 * kBoxBytes;
   auto gemm = CreateCudaGemmRunner(0);
   ASSERT_TRUE(gemm.ok()) << gemm.status();
-  auto runner = CreateCudaAttentionRunner(0, {.link_counters = (*gemm)->link_counters(), .plain = false});
+  auto runner = CreateCudaAttentionRunner(0, {.link_counters = (*gemm)->link_counters()});
   ASSERT_TRUE(runner.ok()) << runner.status();
   runner_ = *std::move(runner);
   AttentionProblem attention({32, 8, 128, 16, ElementType::kBf16, {2000, 1000}, 0.5}, 1);

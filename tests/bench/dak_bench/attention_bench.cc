@@ -6,6 +6,7 @@
 #include <fstream>
 #include <limits>
 #include <map>
+#include <string>
 #include <tuple>
 
 #include "tests/bench/dak_bench/attention_operation.h"
@@ -80,26 +81,99 @@ void CheckNumbers(AttentionOperation& operation, const kernels::AttentionPlan& p
   Fail("attention", "wrong numbers");
 }
 
-// Times what wasn't chosen: other reads in flight, other numbers of remote CTAs.
-void Tune(Context& context, AttentionOperation& operation, const AttentionConfig& config, double limit_s) {
-  std::printf("  tune, limit %.1f us; blocks in flight:", limit_s * 1e6);
-  for (const uint32_t blocks : {4u, 6u, 8u, 11u}) {
-    kernels::AttentionPlan plan = operation.plan();
-    plan.local_inflight_blocks = blocks;
-    plan.mixed_inflight_blocks = blocks;
-    std::printf(" %u %.1f", blocks, Time(context, operation, plan, limit_s, false).seconds * 1e6);
-  }
-  if (config.remote_pages() > 0) {
-    std::printf("; remote CTAs:");
-    for (const uint32_t ctas : {3u, 4u, 5u, 6u, 8u}) {
-      kernels::AttentionPlan plan = operation.plan();
-      plan.full_remote_ctas = ctas;
-      std::printf(" %u %.1f", ctas, Time(context, operation, plan, limit_s, false).seconds * 1e6);
+// Times what wasn't chosen, one line each, and checks its numbers too. What differs from the plan is in the name.
+class Tuner {
+ public:
+  Tuner(Context& context, AttentionOperation& operation, double limit_s)
+      : context_(context), operation_(operation), limit_s_(limit_s) {}
+
+  template <class Change>
+  void Try(const std::string& name, const Change& change) {
+    kernels::AttentionPlan plan = operation_.plan();
+    change(plan);
+    std::printf("  tune %-28s", name.c_str());
+    std::fflush(stdout);  // a launch that doesn't end is known by its name
+    const double error = operation_.RelativeError(plan);
+    const double seconds = Time(context_, operation_, plan, limit_s_, false).seconds;
+    std::printf(" %9.2f us %7.4f of the limit", seconds * 1e6, limit_s_ / seconds);
+    // The others are still to be seen: nobody runs what isn't planned.
+    if (error < kMaxRelativeError) {
+      std::printf("\n");
+    } else {
+      std::printf(", wrong numbers: relative error %g\n", error);
     }
   }
+
+  void TryAsPlanned(const std::string& name) {
+    Try(name, [](kernels::AttentionPlan&) {});
+  }
+
+ private:
+  Context& context_;
+  AttentionOperation& operation_;
+  double limit_s_;
+};
+
+void TuneRemote(Tuner& tuner, uint32_t full_ctas) {
+  using kernels::AttentionPlan;
+  for (const uint32_t blocks : {4u, 8u, 12u, 16u, 24u}) {
+    tuner.Try("mixed blocks " + std::to_string(blocks), [=](AttentionPlan& p) { p.mixed_inflight_blocks = blocks; });
+  }
+  for (const uint32_t ctas : {3u, 6u, 8u, 12u, 16u, 24u}) {
+    if (ctas == full_ctas) continue;
+    tuner.Try("remote CTAs " + std::to_string(ctas), [=](AttentionPlan& p) { p.full_remote_ctas = ctas; });
+  }
+  tuner.Try("pieces for nothing", [](AttentionPlan& p) { p.piece_by_local_time = 0; });
+  tuner.Try("pieces at half", [](AttentionPlan& p) { p.piece_by_local_time /= 2; });
+  tuner.Try("pieces at double", [](AttentionPlan& p) { p.piece_by_local_time *= 2; });
+  tuner.Try("remote overlap", [](AttentionPlan& p) { p.remote_overlap = !p.remote_overlap; });
+  tuner.Try("remote overlap, half an SM", [](AttentionPlan& p) {
+    p.remote_overlap = !p.remote_overlap;
+    p.half_sm = !p.half_sm;
+  });
+  for (const uint32_t blocks : {8u, 12u}) {
+    tuner.Try("remote overlap, mixed " + std::to_string(blocks), [=](AttentionPlan& p) {
+      p.remote_overlap = !p.remote_overlap;
+      p.mixed_inflight_blocks = blocks;
+    });
+  }
+}
+
+void Tune(Context& context, AttentionOperation& operation, const AttentionConfig& config, double limit_s) {
+  using kernels::AttentionPlan;
+  std::printf("  tune %s batch %u context %u ratio %g, limit %.1f us\n", config.model.c_str(), config.batch,
+              config.context, config.ratio, limit_s * 1e6);
+  Tuner tuner(context, operation, limit_s);
+  tuner.TryAsPlanned("as planned");
+  for (const uint32_t blocks : {6u, 8u, 16u, 20u, 24u}) {
+    if (config.remote_pages() > 0) break;
+    tuner.Try("local blocks " + std::to_string(blocks), [=](AttentionPlan& p) { p.local_inflight_blocks = blocks; });
+  }
+  tuner.Try("whole rows", [](AttentionPlan& p) { p.whole_rows = !p.whole_rows; });
+  tuner.Try("half an SM", [](AttentionPlan& p) { p.half_sm = !p.half_sm; });
+  tuner.Try("half an SM, whole rows", [](AttentionPlan& p) {
+    p.half_sm = !p.half_sm;
+    p.whole_rows = !p.whole_rows;
+  });
+  tuner.Try("evict first off", [](AttentionPlan& p) { p.evict_first = !p.evict_first; });
+  operation.SetPromotion(false);
+  tuner.TryAsPlanned("no promotion");
+  tuner.Try("whole rows, no promotion", [](AttentionPlan& p) { p.whole_rows = !p.whole_rows; });
+  operation.SetPromotion(true);
   operation.SetContextReady(false);
-  std::printf("; context not ready: %.1f\n", Time(context, operation, operation.plan(), limit_s, false).seconds * 1e6);
+  tuner.TryAsPlanned("context not ready");
   operation.SetContextReady(true);
+  {
+    AttentionConfig in_order = config;
+    in_order.in_order = true;
+    AttentionOperation ordered(context, in_order);
+    ordered.SetWindow(operation.window());
+    Tuner ordered_tuner(context, ordered, limit_s);
+    ordered_tuner.TryAsPlanned("pages in order");
+    ordered_tuner.Try("pages in order, whole rows", [](AttentionPlan& p) { p.whole_rows = !p.whole_rows; });
+  }
+  if (config.remote_pages() > 0) TuneRemote(tuner, operation.plan().full_remote_ctas);
+  tuner.TryAsPlanned("as planned, again");
 }
 
 void Measure(Context& context, const Options& options, const AttentionConfig& config, double peer_s, Table& table) {

@@ -29,11 +29,11 @@ T* Upload(const std::vector<T>& values) {
   return memory;
 }
 
-// The numbers of a pool's pages, all over it.
-std::vector<int32_t> Shuffled(uint64_t pages) {
+// The numbers of a pool's pages, all over it or in order.
+std::vector<int32_t> Numbers(uint64_t pages, bool in_order) {
   std::vector<int32_t> numbers(pages);
   std::iota(numbers.begin(), numbers.end(), 0);
-  std::shuffle(numbers.begin(), numbers.end(), std::mt19937(kSeed));
+  if (!in_order) std::shuffle(numbers.begin(), numbers.end(), std::mt19937(kSeed));
   return numbers;
 }
 
@@ -85,11 +85,8 @@ void AttentionOperation::MakeTables() {
   if (local > 0) copies_ = std::min<uint64_t>(copies_, local_pages / local);
   if (remote > 0) copies_ = std::min<uint64_t>(copies_, remote_pages / remote);
   if (copies_ == 0) Fail("attention", "the shape doesn't fit in the bench's memory");
-  DAK_CUDA(kernels::EncodePages(&launch_.local_map, context_.hbm, context_.f16, local_pages, config_.kv_heads,
-                                config_.page_tokens, config_.head_dim, CU_TENSOR_MAP_L2_PROMOTION_L2_256B));
-  DAK_CUDA(kernels::EncodePages(&launch_.remote_map, context_.host, context_.f16, remote_pages, config_.kv_heads,
-                                config_.page_tokens, config_.head_dim, CU_TENSOR_MAP_L2_PROMOTION_NONE));
-  const std::vector<int32_t> pools[2] = {Shuffled(local_pages), Shuffled(remote_pages)};
+  const std::vector<int32_t> pools[2] = {Numbers(local_pages, config_.in_order),
+                                         Numbers(remote_pages, config_.in_order)};
   size_t used[2] = {};
   std::vector<int32_t> counts;
   for (uint64_t i = 0; i < config_.batch; ++i) {
@@ -111,6 +108,19 @@ void AttentionOperation::MakeTables() {
   if (remote > 0) launch_.remote_counts = counts_;  // else launches may overlap
 }
 
+void AttentionOperation::EncodeMaps(bool whole_rows) {
+  if (encoded_ == Encoded{whole_rows, promote_}) return;
+  encoded_ = Encoded{whole_rows, promote_};
+  const auto encode = [&](CUtensorMap* map, const void* pool, uint64_t bytes, bool promote) {
+    const uint64_t pages = bytes / config_.page_bytes();
+    DAK_CUDA(kernels::EncodePages(
+        map, pool, {context_.f16, pages, config_.kv_heads, config_.page_tokens, config_.head_dim, whole_rows},
+        promote ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_NONE));
+  };
+  encode(&launch_.local_map, context_.hbm, context_.hbm_bytes, promote_);
+  encode(&launch_.remote_map, context_.host, context_.host_bytes, false);
+}
+
 AttentionOperation::~AttentionOperation() {
   cudaFree(launch_.workspace.link);
   cudaFree(launch_.workspace.outputs);
@@ -125,12 +135,14 @@ AttentionOperation::~AttentionOperation() {
 void AttentionOperation::Launch(size_t copy, const kernels::AttentionPlan& plan) {
   launch_.block_table = tables_ + copy % copies_ * config_.batch * launch_.max_pages;
   launch_.plan = plan;
+  EncodeMaps(plan.whole_rows);
   DAK_CUDA(kernels::LaunchAttention(launch_, context_.stream));
 }
 
 double AttentionOperation::RelativeError(const kernels::AttentionPlan& plan) {
   const uint64_t elements = uint64_t{config_.batch} * config_.heads * config_.head_dim;
   DAK_CUDA(cudaMemsetAsync(context_.y, 0xFF, elements * kElementBytes, context_.stream));
+  Launch(copies_ - 1, plan);  // what the checked launch may overlap
   Launch(0, plan);
   return AttentionError(launch_, context_.hbm, context_.host, context_.stream);
 }

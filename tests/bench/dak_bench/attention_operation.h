@@ -3,6 +3,8 @@
 #define DAK_TESTS_BENCH_DAK_BENCH_ATTENTION_OPERATION_H_
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "kernels/attention.h"
@@ -19,7 +21,8 @@ struct AttentionConfig {
   uint32_t batch = 0;
   uint32_t context = 0;  // tokens of every sequence, whole pages
   uint32_t page_tokens = 16;
-  double ratio = 0;  // of the pages that are remote
+  double ratio = 0;       // of the pages that are remote
+  bool in_order = false;  // pages follow one another in their pools, else they lie all over them
 
   uint64_t page_bytes() const { return uint64_t{kv_heads} * 2 * page_tokens * head_dim * kElementBytes; }
   uint64_t pages() const { return uint64_t{batch} * context / page_tokens; }
@@ -41,19 +44,32 @@ class AttentionOperation {
   kernels::AttentionPlan plan() const { return plan_; }
   void Launch(size_t copy, const kernels::AttentionPlan& plan);
   void SetWindow(uint64_t bytes) { control_->window_bytes = bytes; }
+  uint64_t window() const { return control_->window_bytes; }
+  // Whether L2 fetches 256 bytes where HBM is asked for 128; at first it does.
+  void SetPromotion(bool promote) { promote_ = promote; }
   void SetContextReady(bool ready) { launch_.context_ready = ready; }
   v1::LinkReport report() const { return *report_; }
   // Of copy 0, poisoned before, against float64 on the device.
   double RelativeError(const kernels::AttentionPlan& plan);
 
  private:
+  // What the maps were encoded for.
+  struct Encoded {
+    bool whole_rows = false;
+    bool promote = false;
+    bool operator==(const Encoded&) const = default;
+  };
+
   void MakeTables();
+  void EncodeMaps(bool whole_rows);
 
   Context& context_;
   AttentionConfig config_;
   size_t copies_ = 0;
   kernels::AttentionLaunch launch_;
   kernels::AttentionPlan plan_;
+  std::optional<Encoded> encoded_;
+  bool promote_ = true;
   uint8_t* pages_ = nullptr;
   v1::LinkControl* control_ = nullptr;
   v1::LinkReport* report_ = nullptr;

@@ -157,7 +157,7 @@ void RunLaunch(Context& context) {
   add("empty_kernel", TimeLaunches(context.stream, [&](uint32_t) { StreamPlain(context.hbm, 0, 1, context.stream); }));
   add("dak_all_hbm", TimeRunner(context, **runner, 0));
   add("dak_2_percent", TimeRunner(context, **runner, kLaunchRows / 50));
-  auto attention = kernels::CreateCudaAttentionRunner(0, {.plain = false});
+  auto attention = kernels::CreateCudaAttentionRunner(0, {});
   if (!attention.ok()) Fail("CreateCudaAttentionRunner", std::string(attention.status().message()).c_str());
   add("dak_attention", TimeAttention(context, **attention));
   if (context.cublas == nullptr) return;
