@@ -19,6 +19,7 @@ constexpr double kMostSteadyMs = 100;
 constexpr double kLeastOfHbm = 0.95;
 constexpr double kMostCorePercent = 1;
 constexpr int64_t kSettleNs = 100'000'000;
+constexpr double kCrowdHolds = 2;  // a state's time, since 40 rounds of a loop are few
 // SMs under MPS, per cent: a streamer's CTAs and its next launch's; what they leave to a stream of HBM, which is then
 // bound by HBM; and what a flood leaves.
 constexpr int kRemotePercent = 10;
@@ -230,14 +231,14 @@ void RunHbm(Stage& stage, const NeighboursOptions& options, Report& report) {
 }
 
 void RunCrowd(Stage& stage, const NeighboursOptions& options, Report& report) {
-  const double hold_s = HoldOf(stage, options);
+  const double hold_s = kCrowdHolds * HoldOf(stage, options);
   const Part crowd = {.role = "crowd", .name = "crowd", .weight = 100, .ctas = 0, .window_bytes = 0, .sm_percent = 0};
   std::vector<Part> parts = {crowd, Remote("a"), Remote("b"), Remote("c"), Remote("d")};
   Script script(stage, Title(stage, "crowd"), parts);
-  script.Start(0, "nobody reads"), script.Hold(hold_s);
+  script.Start(0, "nobody reads"), script.Hold(hold_s, /*ask=*/false);
   for (size_t i = 1; i < parts.size(); ++i) {
     script.Start(i, std::to_string(i) + (i == 1 ? " reads" : " read"));
-    script.Hold(hold_s);
+    script.Hold(hold_s, /*ask=*/false);
   }
   script.Finish();
   Table table(Title(stage, "crowd: dakd's congestion loop"));

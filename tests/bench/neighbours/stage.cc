@@ -194,7 +194,14 @@ int64_t Stage::LoopCpuNs() const {
   return file >> ns ? ns : 0;
 }
 
-void Stage::Observe() {
+void Stage::Observe(bool ask) {
+  if (!ask) {
+    observations_.push_back({.time_ns = std::chrono::steady_clock::now().time_since_epoch().count(),
+                             .target_bytes = 0,
+                             .loop_cpu_ns = LoopCpuNs(),
+                             .sessions = {}});
+    return;
+  }
   grpc::ClientContext context;
   v1::GetCongestionResponse response;
   if (!node_->GetCongestion(&context, {}, &response).ok() || response.links().empty()) return;
@@ -212,10 +219,10 @@ void Stage::Observe() {
   observations_.push_back(std::move(observation));
 }
 
-void Stage::Hold(double seconds) {
+void Stage::Hold(double seconds, bool ask) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
   while (std::chrono::steady_clock::now() < end) {
-    Observe();
+    Observe(ask);
     std::this_thread::sleep_for(kObserveInterval);  // tidy: sleep, because it samples
   }
 }

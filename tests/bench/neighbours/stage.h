@@ -78,15 +78,15 @@ class Stage {
   // Ends them, which checks their numbers once more.
   void Dismiss(const std::vector<std::unique_ptr<Player>>& players);
 
-  // Lets time pass, watching.
-  void Hold(double seconds);
+  // Lets time pass, watching. `ask`: dakd, too; else only what its loop takes of a core, which asking would add to.
+  void Hold(double seconds, bool ask = true);
   const std::vector<Observation>& observations() const { return observations_; }
   void Forget() { observations_.clear(); }
 
  private:
   std::string DaemonConfig(bool controlled) const;
   std::string Await(Player& player, const std::string& word);
-  void Observe();
+  void Observe(bool ask);
   int64_t LoopCpuNs() const;
 
   const NeighboursOptions options_;
