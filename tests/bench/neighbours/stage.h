@@ -62,8 +62,11 @@ class Stage {
   void StopMps() { mps_.Stop(); }
   bool under_mps() const { return mps_.running(); }
 
-  // `controlled`: with the controller's windows; else with such that bind nothing.
+  // `controlled`: with the controller's windows, whose target is SetTarget's; else with such that bind nothing.
   void StartDaemon(bool controlled);
+  // In bandwidth-delay products; 0: dakd's own.
+  void SetTarget(double target_bdp) { target_bdp_ = target_bdp; }
+  double target_bdp() const { return target_bdp_; }
   void StopDaemon();
   const std::string& device_kind() const { return device_kind_; }
   const std::string& device_name() const { return device_name_; }
@@ -97,6 +100,7 @@ class Stage {
   std::unique_ptr<v1::NodeService::Stub> node_;
   std::string device_kind_;
   std::string device_name_;
+  double target_bdp_ = 0;
   std::vector<Observation> observations_;
 };
 
