@@ -33,6 +33,7 @@ CongestionLoop::CongestionLoop(std::vector<NodeLink> links, const congestion::Pa
     : links_(std::move(links)), parameters_(parameters), events_(events), metrics_(metrics) {
   for (const NodeLink& link : links_) controllers_.emplace_back(link.profile, parameters);
   background_users_.resize(links_.size());
+  slots_.resize(links_.size());
 }
 
 CongestionLoop::~CongestionLoop() { Stop(); }
@@ -76,14 +77,25 @@ absl::Status CongestionLoop::Add(uint64_t session_id, const std::string& name, u
   Entry& entry = sessions_[session_id];
   entry.name = name;
   entry.pages = std::move(pages);
-  entry.links.resize(controllers_.size());
-  for (uint32_t link = 0; link < controllers_.size(); ++link) WritePages(link);
+  for (uint32_t link = 0; link < controllers_.size(); ++link) {
+    std::vector<Slot>& slots = slots_[link];
+    const auto after =
+        std::find_if(slots.begin(), slots.end(), [&](const Slot& s) { return s.session_id > session_id; });
+    Slot& slot = *slots.emplace(after);
+    slot.session_id = session_id;
+    slot.pages = entry.pages.get();
+    slot.report = entry.pages->report(link);
+    WritePages(link);
+  }
   return absl::OkStatus();
 }
 
 void CongestionLoop::Remove(uint64_t session_id) {
   absl::MutexLock lock(&mutex_);
   if (sessions_.erase(session_id) == 0) return;
+  for (std::vector<Slot>& slots : slots_) {
+    std::erase_if(slots, [&](const Slot& slot) { return slot.session_id == session_id; });
+  }
   const uint64_t now_ns = MonotonicNs();
   for (congestion::Controller& controller : controllers_) {
     controller.RemoveSession(session_id, now_ns).IgnoreError();  // added to all links or to none
@@ -109,50 +121,65 @@ void CongestionLoop::TickOnce(uint64_t now_ns) {
   }
 }
 
-void CongestionLoop::TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_ns, std::vector<Violation>* violations) {
+bool CongestionLoop::ReadPages(uint32_t link, uint64_t elapsed_ns) {
   // A late scrape of a page may fall into the next interval, hence the factor of two.
   const auto most_bytes =
       static_cast<uint64_t>(2 * links_[link].profile.bandwidth_bytes_per_s * static_cast<double>(elapsed_ns) / 1e9);
-  std::vector<congestion::SessionReport> reports;
-  reports.reserve(sessions_.size());
-  for (auto& [id, entry] : sessions_) {
-    const LinkReportValues now = entry.pages->ReadReport(link);
-    PerLink& state = entry.links[link];
-    state.total.bytes += std::min(Growth(now.bytes, state.last.bytes), most_bytes);
-    state.total.round_trip_ns += Growth(now.round_trip_ns, state.last.round_trip_ns);
-    state.total.round_trips += Growth(now.round_trips, state.last.round_trips);
-    state.last = now;
-    reports.push_back({.session_id = id,
-                       .bytes = now.bytes,
-                       .round_trip_ns = now.round_trip_ns,
-                       .round_trips = now.round_trips,
-                       .inflight_bytes = now.inflight_bytes,
-                       .inflight_peak_bytes = now.inflight_peak_bytes});
+  // All at once: one after the other, each would be waited for.
+  for (const Slot& slot : slots_[link]) __builtin_prefetch(slot.report);
+  reports_.clear();
+  bool is_news = false;
+  for (Slot& slot : slots_[link]) {
+    const LinkReportValues now = ReadReport(*slot.report);
+    is_news |= now != slot.last;
+    slot.total.bytes += std::min(Growth(now.bytes, slot.last.bytes), most_bytes);
+    slot.total.round_trip_ns += Growth(now.round_trip_ns, slot.last.round_trip_ns);
+    slot.total.round_trips += Growth(now.round_trips, slot.last.round_trips);
+    slot.last = now;
+    reports_.push_back({.session_id = slot.session_id,
+                        .bytes = now.bytes,
+                        .round_trip_ns = now.round_trip_ns,
+                        .round_trips = now.round_trips,
+                        .inflight_bytes = now.inflight_bytes,
+                        .inflight_peak_bytes = now.inflight_peak_bytes});
   }
-  controllers_[link].Tick(now_ns, reports);
-  for (const congestion::SessionState& state : controllers_[link].Sessions()) {
+  return is_news;
+}
+
+void CongestionLoop::TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_ns, std::vector<Violation>* violations) {
+  congestion::Controller& controller = controllers_[link];
+  if (!ReadPages(link, elapsed_ns) && controller.Rest(now_ns)) return;
+  controller.Tick(now_ns, reports_);
+  for (size_t i = 0; i < slots_[link].size(); ++i) {
+    const congestion::SessionState& state = controller.SessionAt(i);
+    Slot& slot = slots_[link][i];
     if (state.round_trip_ns > 0) metrics_->ObserveRoundTrip(link, state.round_trip_ns / 1e9);
-    Entry& entry = sessions_[state.session_id];
-    PerLink& own = entry.links[link];
-    if (state.violating) metrics_->CountWindowViolation(state.session_id, entry.name);
-    // An event for each time that it starts, not for each interval that it lasts.
-    if (state.violating && !own.violating) {
-      violations->push_back({state.session_id, entry.name, Describe(link, state, own.last)});
+    if (state.violating) {
+      const std::string& name = sessions_.at(state.session_id).name;
+      metrics_->CountWindowViolation(state.session_id, name);
+      // An event for each time that it starts, not for each interval that it lasts.
+      if (!slot.violating) violations->push_back({state.session_id, name, Describe(link, state, slot.last)});
     }
-    own.violating = state.violating;
+    slot.violating = state.violating;
   }
   WritePages(link);
 }
 
 void CongestionLoop::WritePages(uint32_t link) {
   uint64_t inflight_sum_bytes = controllers_[link].background_window_bytes();
-  for (const auto& [id, entry] : sessions_) {
-    inflight_sum_bytes += std::min(entry.links[link].last.inflight_bytes, kMostInflightBytes);
-  }
-  for (auto& [id, entry] : sessions_) {
-    const uint64_t own = std::min(entry.links[link].last.inflight_bytes, kMostInflightBytes);
-    entry.pages->WriteNeighbourInflight(link, Growth(inflight_sum_bytes, own));
-    entry.pages->WriteWindow(link, controllers_[link].WindowOf(id));
+  for (const Slot& slot : slots_[link]) inflight_sum_bytes += std::min(slot.last.inflight_bytes, kMostInflightBytes);
+  for (size_t i = 0; i < slots_[link].size(); ++i) {
+    Slot& slot = slots_[link][i];
+    const uint64_t neighbours_bytes =
+        Growth(inflight_sum_bytes, std::min(slot.last.inflight_bytes, kMostInflightBytes));
+    if (links_[link].is_modelled && neighbours_bytes != slot.neighbours_bytes) {
+      slot.neighbours_bytes = neighbours_bytes;
+      slot.pages->WriteNeighbourInflight(link, neighbours_bytes);
+    }
+    const uint64_t window_bytes = controllers_[link].SessionAt(i).window_bytes;
+    if (window_bytes == slot.window_bytes) continue;
+    slot.window_bytes = window_bytes;
+    slot.pages->WriteWindow(link, window_bytes);
   }
 }
 
@@ -195,11 +222,11 @@ std::vector<LinkSnapshot> CongestionLoop::Snapshot() const {
     links[link].target_bytes = controllers_[link].target_bytes();
     links[link].background_bytes_per_s = static_cast<uint64_t>(BackgroundRate(static_cast<uint32_t>(link)));
     links[link].unexplained_bytes = controllers_[link].unexplained_bytes();
-    for (congestion::SessionState& state : controllers_[link].Sessions()) {
-      const Entry& entry = sessions_.at(state.session_id);
-      const LinkReportValues& total = entry.links[link].total;
+    for (size_t i = 0; i < slots_[link].size(); ++i) {
+      const congestion::SessionState& state = controllers_[link].SessionAt(i);
+      const LinkReportValues& total = slots_[link][i].total;
       links[link].sessions.push_back({.state = state,
-                                      .name = entry.name,
+                                      .name = sessions_.at(state.session_id).name,
                                       .remote_bytes = total.bytes,
                                       .round_trip_ns_sum = total.round_trip_ns,
                                       .round_trips = total.round_trips});

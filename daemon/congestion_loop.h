@@ -73,15 +73,22 @@ class CongestionLoop {
   void TickOnce(uint64_t now_ns);
 
  private:
-  struct PerLink {
-    LinkReportValues last;   // as reported
-    LinkReportValues total;  // clamped
-    bool violating = false;
-  };
   struct Entry {
     std::string name;
     std::shared_ptr<SessionPages> pages;
-    std::vector<PerLink> links;
+  };
+  // What a round needs of one session on one link, one after the other. Between two rounds others use the caches, so a
+  // round costs about what it touches: a control page only where there is something to write, a session's entry only
+  // where there is something to tell.
+  struct Slot {
+    uint64_t session_id = 0;
+    SessionPages* pages = nullptr;           // the entry's
+    const v1::LinkReport* report = nullptr;  // theirs
+    LinkReportValues last;                   // as reported
+    LinkReportValues total;                  // clamped
+    uint64_t window_bytes = 0;               // as written
+    uint64_t neighbours_bytes = 0;           // the same
+    bool violating = false;
   };
   struct Violation {
     uint64_t session_id = 0;
@@ -89,6 +96,8 @@ class CongestionLoop {
     std::string message;
   };
   void Run();
+  // Takes over what the pages say; false if none says anything new.
+  bool ReadPages(uint32_t link, uint64_t elapsed_ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_ns, std::vector<Violation>* violations)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WritePages(uint32_t link) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -104,6 +113,8 @@ class CongestionLoop {
   std::vector<congestion::Controller> controllers_ ABSL_GUARDED_BY(mutex_);  // by link
   std::vector<uint64_t> background_users_ ABSL_GUARDED_BY(mutex_);           // the same
   absl::btree_map<uint64_t, Entry> sessions_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::vector<Slot>> slots_ ABSL_GUARDED_BY(mutex_);            // by link, in order of session id
+  std::vector<congestion::SessionReport> reports_ ABSL_GUARDED_BY(mutex_);  // of the link of the latest ReadPages
   uint64_t last_tick_ns_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;

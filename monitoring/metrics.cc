@@ -1,5 +1,7 @@
 #include "monitoring/metrics.h"
 
+#include <array>
+#include <atomic>
 #include <sstream>
 #include <utility>
 
@@ -79,6 +81,9 @@ class Metrics::Impl {
   const std::shared_ptr<prometheus::Registry> registry;
   CountedFamily<Histogram> rpc;
   CountedFamily<Histogram> round_trip;
+  // Of the links that there are: to find them by label costs more than to observe, and it is done at every round of the
+  // congestion loop.
+  std::array<std::atomic<Histogram*>, 16> round_trip_of_link{};
   CountedFamily<Counter> sessions_reclaimed;
   CountedFamily<Counter> bytes_reclaimed;
   CountedFamily<Counter> refused;
@@ -150,7 +155,12 @@ void Metrics::CountReplan(const std::string& outcome, uint64_t moved_bytes) {
 }
 
 void Metrics::ObserveRoundTrip(uint32_t link, double seconds) {
-  impl_->round_trip.Get({absl::StrCat(link)}).Observe(seconds);
+  Histogram* series = link < impl_->round_trip_of_link.size() ? impl_->round_trip_of_link[link].load() : nullptr;
+  if (series == nullptr) {
+    series = &impl_->round_trip.Get({absl::StrCat(link)});
+    if (link < impl_->round_trip_of_link.size()) impl_->round_trip_of_link[link] = series;
+  }
+  series->Observe(seconds);
 }
 
 void Metrics::CountWindowViolation(uint64_t session_id, const std::string&) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "allocator/base/error_detail.h"
@@ -15,6 +16,8 @@ constexpr uint32_t kMostWeight = 1000;
 constexpr double kHeadroom = 1.25;
 // Of the bandwidth-delay product: what fills the link for sure.
 constexpr double kEnough = 1.1;
+// Idle ticks after which another one would be the same again: windows of an interval earlier count in one.
+constexpr int kSettledTicks = 2;
 // Ticks closer together than this part of the interval tell nothing.
 constexpr uint64_t kLeastOfInterval = 8;
 
@@ -38,9 +41,10 @@ Controller::Controller(LinkProfile profile, Parameters parameters) : profile_(pr
 
 absl::Status Controller::AddSession(uint64_t session_id, uint32_t weight, uint64_t now_ns) {
   DAK_RETURN_IF_ERROR(CheckWeight(weight));
-  const auto [place, is_new] = sessions_.try_emplace(session_id);
-  if (!is_new) return absl::AlreadyExistsError(absl::StrCat("session ", session_id, " is there"));
-  Entry& entry = place->second;
+  if (Find(session_id) != nullptr) return absl::AlreadyExistsError(absl::StrCat("session ", session_id, " is there"));
+  const auto after = std::find_if(sessions_.begin(), sessions_.end(),
+                                  [&](const Entry& entry) { return entry.state.session_id > session_id; });
+  Entry& entry = *sessions_.emplace(after);
   entry.state.session_id = session_id;
   entry.state.weight = weight;
   entry.state.active = true;
@@ -53,7 +57,9 @@ absl::Status Controller::AddSession(uint64_t session_id, uint32_t weight, uint64
 }
 
 absl::Status Controller::RemoveSession(uint64_t session_id, uint64_t) {
-  if (sessions_.erase(session_id) == 0) return UnknownSession(session_id);
+  Entry* const entry = Find(session_id);
+  if (entry == nullptr) return UnknownSession(session_id);
+  sessions_.erase(sessions_.begin() + (entry - sessions_.data()));
   if (sessions_.empty()) {
     // The next one starts from the profile.
     round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
@@ -68,9 +74,9 @@ absl::Status Controller::RemoveSession(uint64_t session_id, uint64_t) {
 
 absl::Status Controller::SetWeight(uint64_t session_id, uint32_t weight, uint64_t) {
   DAK_RETURN_IF_ERROR(CheckWeight(weight));
-  const auto found = sessions_.find(session_id);
-  if (found == sessions_.end()) return UnknownSession(session_id);
-  found->second.state.weight = weight;
+  Entry* const entry = Find(session_id);
+  if (entry == nullptr) return UnknownSession(session_id);
+  entry->state.weight = weight;
   Divide(/*settle_rounding=*/false);
   return absl::OkStatus();
 }
@@ -87,13 +93,27 @@ void Controller::Tick(uint64_t now_ns, absl::Span<const SessionReport> reports) 
   last_tick_ns_ = now_ns;
   Measure(now_ns, reports);
   Adapt();
-  for (auto& [id, entry] : sessions_) {
+  for (Entry& entry : sessions_) {
     const uint64_t kept_bytes = entry.measured.still ? entry.most_before_bytes : 0;
     entry.most_before_bytes = std::max(kept_bytes, entry.most_window_bytes);
     entry.most_window_bytes = 0;
     entry.least_window_bytes = ~uint64_t{0};
   }
+  const int idle_ticks = AllAreIdle() ? std::min(idle_ticks_ + 1, kSettledTicks) : 0;
   Divide(/*settle_rounding=*/true);
+  idle_ticks_ = idle_ticks;
+}
+
+bool Controller::AllAreIdle() const {
+  return std::none_of(sessions_.begin(), sessions_.end(),
+                      [](const Entry& entry) { return entry.state.active || entry.state.violating; });
+}
+
+bool Controller::Rest(uint64_t now_ns) {
+  if (idle_ticks_ < kSettledTicks || now_ns < last_tick_ns_) return false;
+  last_tick_ns_ = now_ns;
+  rested_ns_ = now_ns;
+  return true;
 }
 
 void Controller::SetWindow(Entry& entry, const Share& share) {
@@ -113,7 +133,7 @@ double Controller::CompensatedBytes(const std::vector<Share>& honest, double vio
     now_bytes += static_cast<double>(share.window_bytes);
     tiles_bytes += static_cast<double>(parameters_.min_window_bytes);
   }
-  for (const auto& [id, entry] : sessions_) {
+  for (const Entry& entry : sessions_) {
     if (entry.state.violating) violators_weight += entry.state.weight;
   }
   const double fair_bytes = std::max(now_bytes, load_.violating_bytes * weight / violators_weight);
@@ -121,12 +141,15 @@ double Controller::CompensatedBytes(const std::vector<Share>& honest, double vio
 }
 
 void Controller::Divide(bool settle_rounding) {
+  idle_ticks_ = 0;  // what a caller has changed takes effect
   const auto tile = static_cast<double>(parameters_.min_window_bytes);
   std::vector<Entry*> honest_entries, violators;
   std::vector<Share> all;
+  honest_entries.reserve(sessions_.size());
+  all.reserve(sessions_.size());
   bool hungry = false;
   double modest_bytes = 0;
-  for (auto& [id, entry] : sessions_) {
+  for (Entry& entry : sessions_) {
     (entry.state.violating ? violators : honest_entries).push_back(&entry);
     hungry |= entry.hungry;
     if (!entry.hungry) modest_bytes += kHeadroom * entry.used_bytes;
@@ -174,13 +197,30 @@ void Controller::Divide(bool settle_rounding) {
 std::vector<SessionState> Controller::Sessions() const {
   std::vector<SessionState> states;
   states.reserve(sessions_.size());
-  for (const auto& [id, entry] : sessions_) states.push_back(entry.state);
+  for (const Entry& entry : sessions_) states.push_back(entry.state);
   return states;
 }
 
 uint64_t Controller::WindowOf(uint64_t session_id) const {
-  const auto found = sessions_.find(session_id);
-  return found == sessions_.end() ? 0 : found->second.state.window_bytes;
+  const Entry* const entry = Find(session_id);
+  return entry == nullptr ? 0 : entry->state.window_bytes;
+}
+
+const Controller::Entry* Controller::Find(uint64_t session_id) const {
+  const auto found = std::lower_bound(sessions_.begin(), sessions_.end(), session_id,
+                                      [](const Entry& entry, uint64_t id) { return entry.state.session_id < id; });
+  return found == sessions_.end() || found->state.session_id != session_id ? nullptr : &*found;
+}
+
+Controller::Entry* Controller::Find(uint64_t session_id) {
+  return const_cast<Entry*>(std::as_const(*this).Find(session_id));
+}
+
+Controller::Entry* Controller::FindNext(uint64_t session_id, size_t* next) {
+  const bool is_next = *next < sessions_.size() && sessions_[*next].state.session_id == session_id;
+  Entry* const entry = is_next ? &sessions_[*next] : Find(session_id);
+  if (entry != nullptr) *next = static_cast<size_t>(entry - sessions_.data()) + 1;
+  return entry;
 }
 
 }  // namespace dak::congestion

@@ -19,7 +19,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "absl/container/btree_map.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "daemon/congestion/division.h"
@@ -65,12 +64,18 @@ class Controller {
   // aren't there are passed over; a session without a report has read nothing.
   void Tick(uint64_t now_ns, absl::Span<const SessionReport> reports);
 
+  // Instead of Tick, for a round in which no report said anything new. False, and nothing done, unless that changes
+  // nothing: every session is idle, and was in the Tick before.
+  bool Rest(uint64_t now_ns);
+
   // What the windows of sessions that want the link add up to, but for rounding and for neighbours of a violator.
   uint64_t target_bytes() const { return static_cast<uint64_t>(target_bytes_); }
   // Bytes in flight that the measured round trip shows and nobody's report accounts for; 0 while round trips are as
   // expected. Hidden reads, or traffic on the link that isn't dak's.
   uint64_t unexplained_bytes() const { return static_cast<uint64_t>(unexplained_bytes_); }
-  // In order of session id.
+  // In order of session id. What a reference refers to stays until sessions are added or removed.
+  size_t session_count() const { return sessions_.size(); }
+  const SessionState& SessionAt(size_t i) const { return sessions_[i].state; }
   std::vector<SessionState> Sessions() const;
   // 0 for a session that isn't there.
   uint64_t WindowOf(uint64_t session_id) const;
@@ -107,6 +112,12 @@ class Controller {
     bool hungry = false;         // somebody honest wants more
   };
 
+  // nullptr for a session that isn't there.
+  const Entry* Find(uint64_t session_id) const;
+  Entry* Find(uint64_t session_id);
+  // The same, after the sessions that came before it: reports mostly come in the sessions' order.
+  Entry* FindNext(uint64_t session_id, size_t* next);
+
   // Measuring (judgement.cc).
   void Measure(uint64_t now_ns, absl::Span<const SessionReport> reports);
   void Rebase(uint64_t now_ns, absl::Span<const SessionReport> reports);
@@ -125,14 +136,17 @@ class Controller {
   bool LearnFromCut();
 
   // The windows (controller.cc).
+  bool AllAreIdle() const;
   void Divide(bool settle_rounding);
   double CompensatedBytes(const std::vector<Share>& shares, double violators_windows_bytes) const;
   void SetWindow(Entry& entry, const Share& share);
 
   LinkProfile profile_;
   Parameters parameters_;
-  absl::btree_map<uint64_t, Entry> sessions_;
+  std::vector<Entry> sessions_;  // in order of session id; a tick goes through all of them, so they lie side by side
   uint64_t last_tick_ns_ = 0;
+  uint64_t rested_ns_ = 0;  // until when reports are known to have stood still
+  int idle_ticks_ = 0;      // since anybody was active or anything was changed from outside
   Load load_;
   double round_trip_ns_ = 0;  // unloaded: the profile's, until a cut shows that it is longer
   int learned_ticks_ = 0;     // for which that is still believed

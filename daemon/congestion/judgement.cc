@@ -17,32 +17,33 @@ constexpr double kReckoningSlack = 1.25;
 }  // namespace
 
 void Controller::Measure(uint64_t now_ns, absl::Span<const SessionReport> reports) {
-  for (auto& [id, entry] : sessions_) entry.measured = {};
+  for (Entry& entry : sessions_) entry.measured = {};
+  size_t next = 0;
   for (const SessionReport& report : reports) {
-    const auto found = sessions_.find(report.session_id);
-    if (found == sessions_.end()) continue;
-    Entry& entry = found->second;
-    if (now_ns <= entry.since_ns) continue;
-    entry.measured = Compare(profile_, entry.last, report, now_ns - entry.since_ns);
-    entry.last = report;
-    entry.since_ns = now_ns;
+    Entry* const entry = FindNext(report.session_id, &next);
+    if (entry == nullptr) continue;
+    const uint64_t since_ns = std::max(entry->since_ns, rested_ns_);
+    if (now_ns <= since_ns) continue;
+    entry->measured = Compare(profile_, entry->last, report, now_ns - since_ns);
+    entry->last = report;
+    entry->since_ns = now_ns;
   }
   load_ = {};
   load_.round_trip_ns = MeasuredRoundTrip();
-  for (auto& [id, entry] : sessions_) Judge(entry, now_ns);
+  for (Entry& entry : sessions_) Judge(entry, now_ns);
   SumUp();
 }
 
 // After the clock jumped back: what was counted since can't be turned into rates.
 void Controller::Rebase(uint64_t now_ns, absl::Span<const SessionReport> reports) {
-  for (auto& [id, entry] : sessions_) {
+  for (Entry& entry : sessions_) {
     entry.since_ns = std::min(entry.since_ns, now_ns);
     entry.last_byte_ns = std::min(entry.last_byte_ns, now_ns);
   }
   for (const SessionReport& report : reports) {
-    const auto found = sessions_.find(report.session_id);
-    if (found != sessions_.end()) found->second.last = report;
+    if (Entry* const entry = Find(report.session_id); entry != nullptr) entry->last = report;
   }
+  rested_ns_ = std::min(rested_ns_, now_ns);
   last_tick_ns_ = now_ns;
 }
 
@@ -50,7 +51,7 @@ void Controller::Rebase(uint64_t now_ns, absl::Span<const SessionReport> reports
 // out, the lower one of two. Somebody who claims long round trips to slow others down thus needs a majority.
 double Controller::MeasuredRoundTrip() const {
   std::vector<double> honest, all;
-  for (const auto& [id, entry] : sessions_) {
+  for (const Entry& entry : sessions_) {
     if (entry.measured.round_trip_ns == 0) continue;
     all.push_back(entry.measured.round_trip_ns);
     if (!entry.measured.suspect && !entry.state.violating) honest.push_back(entry.measured.round_trip_ns);
@@ -98,7 +99,7 @@ void Controller::Judge(Entry& entry, uint64_t now_ns) const {
 void Controller::SumUp() {
   double claimed_bytes = 0;
   double reckoned_bytes = 0;
-  for (const auto& [id, entry] : sessions_) {
+  for (const Entry& entry : sessions_) {
     load_.bytes_per_s += entry.measured.bytes_per_s;
     const auto inflight_bytes = static_cast<double>(entry.state.inflight_bytes);
     if (entry.state.violating) {

@@ -47,6 +47,7 @@ std::vector<NodeLink> LinksOf(const planner::Profile& profile, const DeviceDescr
                 .knee_bytes = tier.knee_bytes,
                 .tiers = {}};
   }
+  for (NodeLink& link : links) link.is_modelled = device.kind == "emulated";
   for (const Tier tier : kAllTiers) {
     if (IsRemote(tier)) links[device.LinkOf(tier)].tiers.push_back(tier);
   }

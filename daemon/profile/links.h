@@ -20,6 +20,8 @@ struct NodeLink {
   congestion::LinkProfile profile = {};
   uint64_t knee_bytes = 0;       // in flight; more buys latency only; 0: unknown
   std::vector<Tier> tiers = {};  // that are read over it
+  // No hardware: clients model it, and must know what their neighbours have in flight.
+  bool is_modelled = true;
 };
 
 // By number.

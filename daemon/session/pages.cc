@@ -4,7 +4,6 @@
 
 #include "allocator/base/status_macros.h"
 #include "allocator/device/memory_file.h"
-#include "dak/v1/control_page.h"
 
 namespace dak::daemon {
 namespace {
@@ -12,8 +11,7 @@ namespace {
 uint64_t Load(const uint64_t& word) { return __atomic_load_n(&word, __ATOMIC_RELAXED); }
 void Store(uint64_t& word, uint64_t value) { __atomic_store_n(&word, value, __ATOMIC_RELAXED); }
 
-v1::ControlPage* ControlOf(const SharedPage& page) { return static_cast<v1::ControlPage*>(page.host_pointer()); }
-v1::ReportPage* ReportOf(const SharedPage& page) { return static_cast<v1::ReportPage*>(page.host_pointer()); }
+v1::PageHeader& HeaderOf(const SharedPage& page) { return *static_cast<v1::PageHeader*>(page.host_pointer()); }
 
 void WriteHeader(v1::PageHeader& header, uint32_t magic, uint64_t session_id, uint32_t link_count) {
   header.version = v1::kControlPageVersion;
@@ -39,16 +37,15 @@ absl::StatusOr<std::unique_ptr<SessionPages>> SessionPages::Create(Device& devic
   UniqueFd control_fd;
   DAK_ASSIGN_OR_RETURN(auto control, device.CreateSharedPage(v1::kControlPageBytes, &control_fd));
   DAK_ASSIGN_OR_RETURN(auto report, device.CreateSharedPage(v1::kControlPageBytes, &report_handle.fd));
-  WriteHeader(ControlOf(*control)->header, v1::kControlPageMagic, session_id, link_count);
-  WriteHeader(ReportOf(*report)->header, v1::kReportPageMagic, session_id, link_count);
+  WriteHeader(HeaderOf(*control), v1::kControlPageMagic, session_id, link_count);
+  WriteHeader(HeaderOf(*report), v1::kReportPageMagic, session_id, link_count);
   DAK_ASSIGN_OR_RETURN(control_handle.fd, ReopenReadOnly(control_fd.get()));
   handles->push_back(std::move(control_handle));
   handles->push_back(std::move(report_handle));
   return std::unique_ptr<SessionPages>(new SessionPages(std::move(control), std::move(report), link_count));
 }
 
-LinkReportValues SessionPages::ReadReport(uint32_t link) const {
-  const v1::LinkReport& report = ReportOf(*report_)->links[link];
+LinkReportValues ReadReport(const v1::LinkReport& report) {
   return {.bytes = Load(report.bytes),
           .round_trip_ns = Load(report.round_trip_ns),
           .round_trips = Load(report.round_trips),
@@ -58,23 +55,23 @@ LinkReportValues SessionPages::ReadReport(uint32_t link) const {
 }
 
 void SessionPages::WriteWindow(uint32_t link, uint64_t window_bytes) {
-  v1::LinkControl& control = ControlOf(*control_)->links[link];
+  v1::LinkControl& control = control_page_->links[link];
   if (control.window_bytes == window_bytes) return;
   Store(control.window_bytes, window_bytes);
   Store(control.epoch, control.epoch + 1);
 }
 
 void SessionPages::WriteNeighbourInflight(uint32_t link, uint64_t bytes) {
-  Store(ControlOf(*control_)->links[link].neighbour_inflight_bytes, bytes);
+  Store(control_page_->links[link].neighbour_inflight_bytes, bytes);
 }
 
 void SessionPages::WritePlanVersion(uint64_t version) {
   for (uint32_t link = 0; link < link_count_; ++link) {
-    Store(ControlOf(*control_)->links[link].plan_version, version);
+    Store(control_page_->links[link].plan_version, version);
   }
 }
 
-void SessionPages::WriteExchange(uint64_t number) { Store(ControlOf(*control_)->links[0].exchange, number); }
+void SessionPages::WriteExchange(uint64_t number) { Store(control_page_->links[0].exchange, number); }
 
 uint64_t SessionPages::ReadWindows() const {
   uint64_t sum = 0;
@@ -82,6 +79,6 @@ uint64_t SessionPages::ReadWindows() const {
   return sum;
 }
 
-uint64_t SessionPages::ReadWindow(uint32_t link) const { return Load(ControlOf(*control_)->links[link].window_bytes); }
+uint64_t SessionPages::ReadWindow(uint32_t link) const { return Load(control_page_->links[link].window_bytes); }
 
 }  // namespace dak::daemon

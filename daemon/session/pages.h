@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "allocator/device/device.h"
 #include "daemon/session/tickets.h"
+#include "dak/v1/control_page.h"
 
 namespace dak::daemon {
 
@@ -26,7 +27,12 @@ struct LinkReportValues {
   uint64_t inflight_bytes = 0;
   uint64_t inflight_peak_bytes = 0;
   uint64_t passes = 0;
+
+  friend bool operator==(const LinkReportValues&, const LinkReportValues&) = default;
 };
+
+// A page's words as they stand.
+LinkReportValues ReadReport(const v1::LinkReport& report);
 
 class SessionPages {
  public:
@@ -34,7 +40,9 @@ class SessionPages {
   static absl::StatusOr<std::unique_ptr<SessionPages>> Create(Device& device, uint64_t session_id, uint32_t link_count,
                                                               std::vector<HandleGrant>* handles);
 
-  LinkReportValues ReadReport(uint32_t link) const;
+  LinkReportValues ReadReport(uint32_t link) const { return daemon::ReadReport(*report(link)); }
+  // Where it reads that, as long as these pages exist: for who reads many of them, one after the other.
+  const v1::LinkReport* report(uint32_t link) const { return &report_page_->links[link]; }
 
   // Writes only what changed; a changed window starts a new epoch.
   void WriteWindow(uint32_t link, uint64_t window_bytes);
@@ -47,10 +55,16 @@ class SessionPages {
 
  private:
   SessionPages(std::unique_ptr<SharedPage> control, std::unique_ptr<SharedPage> report, uint32_t link_count)
-      : control_(std::move(control)), report_(std::move(report)), link_count_(link_count) {}
+      : control_(std::move(control)),
+        report_(std::move(report)),
+        control_page_(static_cast<v1::ControlPage*>(control_->host_pointer())),
+        report_page_(static_cast<const v1::ReportPage*>(report_->host_pointer())),
+        link_count_(link_count) {}
 
   std::unique_ptr<SharedPage> control_;
   std::unique_ptr<SharedPage> report_;
+  v1::ControlPage* control_page_;
+  const v1::ReportPage* report_page_;
   uint32_t link_count_;
 };
 

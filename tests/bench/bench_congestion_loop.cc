@@ -1,11 +1,19 @@
 // What dakd's congestion loop costs beside the controller: reading every session's report page, writing its control
-// page, metrics. One round of the loop, with sessions that all read; the sessions' own part of the work isn't counted.
+// page, metrics. The sessions' own part of the work isn't counted.
+//
+// BM_LoopRound is a round by itself, with caches warm or, as between two rounds of a busy machine, cold; BM_LoopThread
+// what dakd's thread takes of a core while it runs by its clock, waking up included.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
+#include <chrono>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <memory>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "allocator/device/emulated_device.h"
@@ -20,15 +28,26 @@ namespace {
 constexpr congestion::LinkProfile kProfile;
 constexpr congestion::Parameters kParameters;
 constexpr uint64_t kRoundTripsPerTick = 100;
+constexpr size_t kCacheBytes = size_t{64} << 20;
+constexpr size_t kCacheLineBytes = 64;
+constexpr auto kRunning = std::chrono::seconds(1);
 
 [[noreturn]] void Die(const char* what) {
   std::cerr << "dak-bench-congestion: " << what << "\n";
   std::exit(1);
 }
 
+// Puts other data into the caches than what the loop works on.
+void EvictCaches() {
+  static std::vector<uint8_t> other(kCacheBytes);
+  for (size_t i = 0; i < other.size(); i += kCacheLineBytes) ++other[i];
+  benchmark::DoNotOptimize(other.data());
+}
+
+// `count` sessions, of which the first `readers` read; the others are idle.
 class Sessions {
  public:
-  explicit Sessions(uint64_t count) {
+  Sessions(uint64_t count, uint64_t readers) : readers_(readers) {
     for (uint64_t id = 1; id <= count; ++id) {
       std::vector<HandleGrant> handles;
       auto pages = SessionPages::Create(device_, id, 1, &handles);
@@ -42,49 +61,63 @@ class Sessions {
     now_ns_ = MonotonicNs();
   }
 
-  // An interval in which each has its share of a full link; returns the seconds that the loop took for it.
-  double Round() {
+  // An interval in which each reader has its share of a full link.
+  void Read() {
     uint64_t all_bytes = 0;
     const LinkSnapshot link = loop_.Snapshot()[0];
-    for (const SessionLinkState& session : link.sessions) all_bytes += session.state.window_bytes;
+    for (size_t i = 0; i < readers_; ++i) all_bytes += link.sessions[i].state.window_bytes;
     const double bytes = kProfile.bandwidth_bytes_per_s * static_cast<double>(kParameters.interval_ns) * 1e-9;
     const double round_trip_ns = std::max(static_cast<double>(kProfile.round_trip_ns),
                                           static_cast<double>(all_bytes) / kProfile.bandwidth_bytes_per_s * 1e9);
-    for (size_t i = 0; i < reports_.size(); ++i) {
+    for (size_t i = 0; i < readers_; ++i) {
       const uint64_t window_bytes = link.sessions[i].state.window_bytes;
       v1::LinkReport& report = *reports_[i];
-      report.bytes += static_cast<uint64_t>(bytes * static_cast<double>(window_bytes) / static_cast<double>(all_bytes));
-      report.round_trips += kRoundTripsPerTick;
-      report.round_trip_ns += static_cast<uint64_t>(kRoundTripsPerTick * round_trip_ns);
-      report.inflight_bytes = window_bytes;
-      report.inflight_peak_bytes = std::max(report.inflight_peak_bytes, window_bytes);
+      Add(report.bytes,
+          static_cast<uint64_t>(bytes * static_cast<double>(window_bytes) / static_cast<double>(all_bytes)));
+      Add(report.round_trips, kRoundTripsPerTick);
+      Add(report.round_trip_ns, static_cast<uint64_t>(kRoundTripsPerTick * round_trip_ns));
+      Store(report.inflight_bytes, window_bytes);
+      Store(report.inflight_peak_bytes, std::max(report.inflight_peak_bytes, window_bytes));
     }
+  }
+
+  // Returns the seconds that the loop took for a round.
+  double Round() {
     now_ns_ += kParameters.interval_ns;
     const double begin = bench::ThreadSeconds();
     loop_.TickOnce(now_ns_);
     return bench::ThreadSeconds() - begin;
   }
 
+  CongestionLoop& loop() { return loop_; }
+
   void Check() const {
     const LinkSnapshot link = loop_.Snapshot()[0];
-    for (const SessionLinkState& session : link.sessions) {
-      if (session.state.violating || !session.state.active) Die("an honest session was misjudged");
+    for (size_t i = 0; i < link.sessions.size(); ++i) {
+      const congestion::SessionState& state = link.sessions[i].state;
+      if (state.violating || (i < readers_ && !state.active)) Die("an honest session was misjudged");
     }
   }
 
  private:
+  static void Store(uint64_t& word, uint64_t value) { __atomic_store_n(&word, value, __ATOMIC_RELAXED); }
+  static void Add(uint64_t& word, uint64_t value) { Store(word, word + value); }
+
+  const size_t readers_;
   EmulatedDevice device_{EmulatedDeviceOptions{}};
   monitoring::Metrics metrics_{[] { return monitoring::Snapshot(); }};
   EventLog events_{64, {}};
-  CongestionLoop loop_{{NodeLink{.profile = kProfile}}, kParameters, &events_, &metrics_};
+  CongestionLoop loop_{{NodeLink{.profile = kProfile, .is_modelled = false}}, kParameters, &events_, &metrics_};
   std::vector<v1::LinkReport*> reports_;  // mapped until the program ends
   uint64_t now_ns_ = 0;
 };
 
 void BM_LoopRound(benchmark::State& state) {
-  Sessions sessions(static_cast<uint64_t>(state.range(0)));
+  Sessions sessions(static_cast<uint64_t>(state.range(0)), static_cast<uint64_t>(state.range(1)));
   double seconds = 0;
   for (auto _ : state) {
+    sessions.Read();
+    if (state.range(2) != 0) EvictCaches();
     const double took = sessions.Round();
     state.SetIterationTime(took);
     seconds += took;
@@ -94,7 +127,63 @@ void BM_LoopRound(benchmark::State& state) {
       seconds * 1e9 / static_cast<double>(state.iterations()) / static_cast<double>(kParameters.interval_ns);
 }
 
-BENCHMARK(BM_LoopRound)->ArgName("sessions")->Arg(1)->Arg(8)->Arg(64)->UseManualTime()->MinTime(0.1);
+// What the kernel says of the loop's thread: nanoseconds on a core; 0 before it runs.
+double LoopThreadNs() {
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string name;
+    std::ifstream(thread.path() / "comm") >> name;
+    double ns = 0;
+    if (name == "dak-congestion" && std::ifstream(thread.path() / "schedstat") >> ns) return ns;
+  }
+  return 0;
+}
+
+void BM_LoopThread(benchmark::State& state) {
+  Sessions sessions(static_cast<uint64_t>(state.range(0)), static_cast<uint64_t>(state.range(1)));
+  sessions.loop().Start();
+  while (LoopThreadNs() == 0) std::this_thread::yield();
+  double core_share = 0;
+  for (auto _ : state) {
+    const auto begin = std::chrono::steady_clock::now();
+    const double begin_ns = LoopThreadNs();
+    while (std::chrono::steady_clock::now() < begin + kRunning) {
+      sessions.Read();
+      std::this_thread::sleep_for(std::chrono::nanoseconds(kParameters.interval_ns));  // tidy: sleep, because it paces
+    }
+    core_share = (LoopThreadNs() - begin_ns) * 1e-9 /
+                 std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    state.SetIterationTime(core_share * static_cast<double>(kParameters.interval_ns) * 1e-9);
+  }
+  sessions.loop().Stop();
+  state.counters["core_share"] = core_share;
+}
+
+constexpr int kWarm = 0;
+constexpr int kCold = 1;
+BENCHMARK(BM_LoopRound)
+    ->ArgNames({"sessions", "readers", "cold"})
+    ->Args({1, 1, kWarm})
+    ->Args({8, 8, kWarm})
+    ->Args({64, 64, kWarm})
+    ->Args({68, 4, kWarm})
+    ->Args({68, 0, kWarm})
+    ->UseManualTime()
+    ->MinTime(0.1);
+BENCHMARK(BM_LoopRound)
+    ->ArgNames({"sessions", "readers", "cold"})
+    ->Args({1, 1, kCold})
+    ->Args({64, 64, kCold})
+    ->Args({68, 4, kCold})
+    ->Args({68, 0, kCold})
+    ->UseManualTime()
+    ->Iterations(100);
+BENCHMARK(BM_LoopThread)
+    ->ArgNames({"sessions", "readers"})
+    ->Args({1, 1})
+    ->Args({68, 4})
+    ->Args({68, 0})
+    ->UseManualTime()
+    ->Iterations(2);
 
 }  // namespace
 }  // namespace dak::daemon

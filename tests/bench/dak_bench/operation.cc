@@ -14,6 +14,7 @@ namespace {
 constexpr uint64_t kStreamedHbm = uint64_t{2} << 30;
 constexpr uint64_t kStreamedHost = uint64_t{256} << 20;
 constexpr uint64_t kMatrix = 8192;
+constexpr size_t kReportOffset = v1::kControlPageBytes / 2;  // control and report share a page here
 
 double MeasureHbm(const Context& context) {
   const uint64_t bytes = std::min(context.hbm_bytes, kStreamedHbm);
@@ -73,14 +74,22 @@ DakGemm::DakGemm() {
   DAK_CUDA(cudaHostAlloc(reinterpret_cast<void**>(&pages_), v1::kControlPageBytes, cudaHostAllocMapped));
   std::memset(pages_, 0, v1::kControlPageBytes);
   control_ = reinterpret_cast<v1::LinkControl*>(pages_);
-  report_ = reinterpret_cast<v1::LinkReport*>(pages_ + v1::kControlPageBytes / 2);
+  report_ = reinterpret_cast<v1::LinkReport*>(pages_ + kReportOffset);
+  DAK_CUDA(cudaMalloc(reinterpret_cast<void**>(&hbm_pages_), v1::kControlPageBytes));
+  DAK_CUDA(cudaMemset(hbm_pages_, 0, v1::kControlPageBytes));
   DAK_CUDA(cudaDeviceSynchronize());
+}
+
+void DakGemm::SetWindow(uint64_t bytes) {
+  control_->window_bytes = bytes;
+  DAK_CUDA(cudaMemcpy(hbm_pages_, control_, sizeof(*control_), cudaMemcpyHostToDevice));
 }
 
 DakGemm::~DakGemm() {
   cudaFree(workspace_.link);
   cudaFree(workspace_.shares);
   cudaFreeHost(pages_);
+  cudaFree(hbm_pages_);
 }
 
 kernels::GemmPlan DakGemm::Plan(const Operation& operation) const {
@@ -118,8 +127,11 @@ void DakGemm::Launch(const Operation& operation, cudaStream_t stream, const std:
                                    operation.n - operation.local_rows, operation.k, kernels::kBoxRows));
   }
   launch.y = operation.y;
-  launch.control = use_pages_ ? control_ : nullptr;
-  launch.report = use_pages_ ? report_ : nullptr;
+  if (where_ != Pages::kNone) {
+    uint8_t* const pages = where_ == Pages::kHost ? pages_ : hbm_pages_;
+    launch.control = reinterpret_cast<v1::LinkControl*>(pages);
+    launch.report = reinterpret_cast<v1::LinkReport*>(pages + kReportOffset);
+  }
   launch.workspace = workspace_;
   launch.overlap_previous = overlap_;
   DAK_CUDA(kernels::LaunchDecodeGemm(launch, stream));

@@ -41,6 +41,10 @@ struct Operation {
   uint64_t bytes() const { return n * k * kElementBytes; }
 };
 
+// Where a launch finds control and report page: nowhere, so that it knows of no window and reports nothing; on the
+// host, as sessions have them; or in HBM, where reading and writing them costs next to nothing.
+enum class Pages { kNone, kHost, kHbm };
+
 // dak's kernel with a window and a report page.
 class DakGemm {
  public:
@@ -52,24 +56,24 @@ class DakGemm {
   kernels::GemmPlan Plan(const Operation& operation) const;
   // With `choice` instead of the model's.
   kernels::GemmPlan Plan(const Operation& operation, const kernels::TuningChoice& choice) const;
-  void SetWindow(uint64_t bytes) { control_->window_bytes = bytes; }
+  void SetWindow(uint64_t bytes);  // of both control pages; nothing may be running
   v1::LinkReport report() const { return *report_; }
   // False: launches don't overlap the ones before them.
   void SetOverlap(bool overlap) { overlap_ = overlap; }
   // Options::handover, for launches without a plan of their own.
   void SetHandover(uint32_t handover) { handover_ = handover; }
-  // False: launches know of no window and report nothing.
-  void SetPages(bool pages) { use_pages_ = pages; }
+  void SetPages(Pages pages) { where_ = pages; }
 
  private:
   kernels::DeviceTraits traits_;
   kernels::DecodeWorkspace workspace_;
   uint8_t* pages_ = nullptr;
+  uint8_t* hbm_pages_ = nullptr;
   v1::LinkControl* control_ = nullptr;
   v1::LinkReport* report_ = nullptr;
   uint32_t handover_ = kPlannedHandover;
   bool overlap_ = true;
-  bool use_pages_ = true;
+  Pages where_ = Pages::kHost;
 };
 
 // Rates of this device, measured before anything else.

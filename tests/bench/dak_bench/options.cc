@@ -32,7 +32,7 @@ constexpr char kUsage[] =
     "greedy: greedy against uniform ratios in a mixed pass of --batches, with shares --ratios of it remote\n"
     "      both begin no row later than [--budget SECONDS] (20) after the start\n"
     "launch: CPU time of a launch\n"
-    "control: the same work with control and report page, and without\n"
+    "control: the same work without control and report page, and with them in HBM and on the host\n"
     "prefill: large batches; a ratio of -1 is what hides behind the products\n"
     "multicast: remote tiles that every CTA of a cluster needs, with multicast and without\n"
     "neighbours: processes that share the GPU under dakd; see dak-bench neighbours --help\n"

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -125,7 +126,9 @@ CpuTime TimeAttention(Context& context, kernels::AttentionRunner& runner) {
 constexpr uint64_t kControlRows = 28'672;
 constexpr uint64_t kControlColumns = 4096;
 constexpr uint64_t kControlBatch = 8;
-constexpr int kControlRepeats = 31;
+constexpr int kControlRepeats = 101;
+constexpr uint64_t kControlWindowBytes = 184'000;              // of a session that has the link alone
+constexpr uint64_t kControlUnboundBytes = uint64_t{64} << 20;  // more than all stages hold
 constexpr double kControlGraphSeconds = 5e-3;
 
 // Operations over weights that don't fit in L2.
@@ -167,36 +170,53 @@ void RunLaunch(Context& context) {
       }));
 }
 
+// What is compared: where the pages are, and how much may be in flight.
+struct ControlCase {
+  Pages pages;
+  uint64_t window_bytes;
+};
+
+// The page's own cost is what it costs to have it on the host and not in HBM, with the same window. Against no page at
+// all there is no window either: that is another comparison, with a window that binds nothing.
 void RunControl(Context& context) {
+  constexpr ControlCase kCases[] = {{Pages::kNone, 0},
+                                    {Pages::kHost, kControlUnboundBytes},
+                                    {Pages::kHbm, kControlWindowBytes},
+                                    {Pages::kHost, kControlWindowBytes}};
   Table table("control: the same work with control and report page, and without, " + context.device_name,
               &context.report);
-  for (const double ratio : {0.0, 0.01, 0.02, 0.1, 0.5}) {
+  // A window is the page's, so each case has a kernel with pages of its own.
+  std::vector<std::unique_ptr<DakGemm>> kernels;
+  for (const ControlCase& c : kCases) {
+    kernels.push_back(std::make_unique<DakGemm>());
+    kernels.back()->SetPages(c.pages);
+    kernels.back()->SetWindow(c.window_bytes);
+  }
+  for (const double ratio : {0.0, 0.01, 0.02, 0.05, 0.1, 0.5}) {
     const std::vector<Operation> operations = MakeOperations(context, ratio);
     const Operation& one = operations[0];
     const double limit_s =
         context.Limit(one.local_bytes(), one.remote_bytes(), 2.0 * one.batch * kControlRows * kControlColumns);
     const auto launches = static_cast<size_t>(kControlGraphSeconds / limit_s) + 1;
-    // Without a page the kernel has all its stages in flight: the page must not hold it back in what is compared.
-    context.dak.SetWindow(kUnlimitedWindow);
-    for (const bool pages : {true, false}) {
-      context.dak.SetPages(pages);
-      CheckSplitNumbers(context, context.dak, one);
+    std::vector<std::function<void()>> works;
+    for (const auto& kernel : kernels) {
+      CheckSplitNumbers(context, *kernel, one);
+      works.emplace_back([&, dak = kernel.get()] {
+        for (size_t i = 0; i < launches; ++i) dak->Launch(operations[i % operations.size()], context.stream);
+      });
     }
-    const auto run = [&](bool pages) {
-      return [&, pages] {
-        context.dak.SetPages(pages);
-        for (size_t i = 0; i < launches; ++i) {
-          context.dak.Launch(operations[i % operations.size()], context.stream);
-        }
-      };
-    };
-    const auto [with_s, without_s] = TimeGraphsInTurn(context.stream, run(true), run(false), kControlRepeats);
-    context.dak.SetPages(true);
+    const std::vector<double> seconds = TimeGraphsInTurn(context.stream, works, kControlRepeats);
+    const auto us = [&](size_t i) { return seconds[i] / static_cast<double>(launches) * 1e6; };
+    const auto more = [&](size_t with, size_t without) { return (seconds[with] / seconds[without] - 1) * 100; };
     table.Add(Table::Row()
                   .Number("ratio", ratio)
-                  .Number("with_us", with_s / static_cast<double>(launches) * 1e6)
-                  .Number("without_us", without_s / static_cast<double>(launches) * 1e6)
-                  .Number("cost_percent", (with_s / without_s - 1) * 100));
+                  .Number("none_us", us(0))
+                  .Number("unbound_us", us(1))
+                  .Number("hbm_us", us(2))
+                  .Number("host_us", us(3))
+                  .Number("page_percent", more(3, 2))
+                  .Number("unbound_percent", more(1, 0))
+                  .Number("window_percent", more(2, 0)));
   }
 }
 

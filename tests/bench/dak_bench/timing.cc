@@ -1,7 +1,7 @@
 #include "tests/bench/dak_bench/timing.h"
 
 #include <algorithm>
-#include <array>
+#include <memory>
 #include <vector>
 
 #include "tests/bench/dak_bench/check.h"
@@ -77,19 +77,27 @@ double TimeGraph(cudaStream_t stream, const std::function<void()>& enqueue, int 
       stream, [&] { graph.Replay(); }, repeats, warmups);
 }
 
+std::vector<double> TimeGraphsInTurn(cudaStream_t stream, const std::vector<std::function<void()>>& works,
+                                     int repeats) {
+  Stopwatch stopwatch(stream);
+  std::vector<std::unique_ptr<Graph>> graphs;
+  for (const auto& work : works) graphs.push_back(std::make_unique<Graph>(stream, work));
+  for (const auto& graph : graphs) graph->Replay();
+  std::vector<std::vector<double>> seconds(graphs.size());
+  for (int i = 0; i < repeats; ++i) {
+    for (size_t g = 0; g < graphs.size(); ++g) {
+      seconds[g].push_back(stopwatch.Seconds([&] { graphs[g]->Replay(); }));
+    }
+  }
+  std::vector<double> medians;
+  for (std::vector<double>& of_one : seconds) medians.push_back(Median(of_one));
+  return medians;
+}
+
 std::pair<double, double> TimeGraphsInTurn(cudaStream_t stream, const std::function<void()>& first,
                                            const std::function<void()>& second, int repeats) {
-  Stopwatch stopwatch(stream);
-  const Graph first_graph(stream, first);
-  const Graph second_graph(stream, second);
-  first_graph.Replay();
-  second_graph.Replay();
-  std::array<std::vector<double>, 2> seconds;
-  for (int i = 0; i < repeats; ++i) {
-    seconds[0].push_back(stopwatch.Seconds([&] { first_graph.Replay(); }));
-    seconds[1].push_back(stopwatch.Seconds([&] { second_graph.Replay(); }));
-  }
-  return {Median(seconds[0]), Median(seconds[1])};
+  const std::vector<double> seconds = TimeGraphsInTurn(stream, {first, second}, repeats);
+  return {seconds[0], seconds[1]};
 }
 
 }  // namespace dak::bench

@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <utility>
+#include <vector>
 
 namespace dak::bench {
 
@@ -13,7 +14,8 @@ namespace dak::bench {
 // streams must join `stream` again.
 double TimeGraph(cudaStream_t stream, const std::function<void()>& enqueue, int repeats = 15, int warmups = 3);
 
-// The same of two pieces of work, by replays in turn, so that what drifts while they run is in both figures.
+// The same of several pieces of work, by replays in turn, so that what drifts while they run is in all figures.
+std::vector<double> TimeGraphsInTurn(cudaStream_t stream, const std::vector<std::function<void()>>& works, int repeats);
 std::pair<double, double> TimeGraphsInTurn(cudaStream_t stream, const std::function<void()>& first,
                                            const std::function<void()>& second, int repeats);
 

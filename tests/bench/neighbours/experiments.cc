@@ -1,7 +1,9 @@
 #include "tests/bench/neighbours/experiments.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 
 #include "tests/bench/dak_bench/table.h"
@@ -19,11 +21,13 @@ constexpr double kMostSteadyMs = 100;
 constexpr double kLeastOfHbm = 0.95;
 constexpr double kMostCorePercent = 1;
 constexpr int64_t kSettleNs = 100'000'000;
-// SMs under MPS, per cent: a streamer's CTAs and its next launch's; what they leave to a stream of HBM, which is then
-// bound by HBM; and what a flood leaves.
+constexpr double kHbmHolds = 1.5;  // a batch of the stream is 3 ms, a bar's margin a few per cent
+constexpr double kCrowdHolds = 2;  // a state's time, since 40 rounds of a loop are few
+// SMs under MPS, per cent: a streamer's CTAs and its next launch's; and what two streamers, or a flood, leave to a
+// stream of HBM, which is bound by HBM with them. All have to fit: a CTA that finds no SM free waits for a streamer's
+// launch to end, and the stream for that CTA.
 constexpr int kRemotePercent = 10;
-constexpr int kHbmPercent = 86;
-constexpr int kHbmBesideFloodPercent = 70;
+constexpr int kHbmPercent = 70;
 constexpr uint32_t kFloodCtas = 32;
 constexpr uint64_t kFloodWindowBytes = 184'000;
 constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
@@ -33,7 +37,13 @@ double HoldOf(const Stage& stage, const NeighboursOptions& options) {
 }
 
 std::string Title(const Stage& stage, const std::string& what) {
-  return what + ", " + stage.device_name() + (stage.under_mps() ? ", under MPS" : ", without MPS");
+  std::string target;
+  if (stage.target_bdp() > 0) {
+    std::array<char, 32> text{};
+    std::snprintf(text.data(), text.size(), ", target %g products", stage.target_bdp());
+    target = text.data();
+  }
+  return what + target + ", " + stage.device_name() + (stage.under_mps() ? ", under MPS" : ", without MPS");
 }
 
 Part Remote(const std::string& name, uint32_t weight = 100) {
@@ -110,7 +120,7 @@ double HbmRate(const Script& script, const std::string& name) {
   int count = 0;
   for (const State& state : script.states()) {
     if (state.name != name) continue;
-    rate += script.players()[state.working.front()]->series.Rate(SettledAt(state), state.end_ns);
+    rate += script.players()[state.working.front()]->series.RateBySteps(SettledAt(state), state.end_ns);
     ++count;
   }
   return count == 0 ? kNotMeasured : rate / count;
@@ -122,7 +132,7 @@ void TabulateHbm(const Stage& stage, const Script& script, const std::vector<Hbm
   Table table(title);
   for (const State& state : script.states()) {
     const int64_t settled_ns = SettledAt(state);
-    const double rate = script.players()[state.working.front()]->series.Rate(settled_ns, state.end_ns);
+    const double rate = script.players()[state.working.front()]->series.RateBySteps(settled_ns, state.end_ns);
     double link = 0, window = 0;
     for (const size_t i : state.working) {
       const Player& player = *script.players()[i];
@@ -150,7 +160,8 @@ void TabulateHbm(const Stage& stage, const Script& script, const std::vector<Hbm
   report.courses.push_back(script.ToJson());
 }
 
-Part Hbm(int sm_percent) {
+Part Hbm(const NeighboursOptions& options) {
+  const int sm_percent = options.hbm_percent > 0 ? options.hbm_percent : kHbmPercent;
   return {.role = "hbm",
           .name = "hbm" + std::to_string(sm_percent),
           .weight = 100,
@@ -194,16 +205,16 @@ void RunWeights(Stage& stage, const NeighboursOptions& options, Report& report) 
 }
 
 void RunHbm(Stage& stage, const NeighboursOptions& options, Report& report) {
-  const double hold_s = HoldOf(stage, options);
+  const double hold_s = kHbmHolds * HoldOf(stage, options);
   const bool cuda = stage.device_kind() == "cuda";
   const std::string few = std::to_string(options.idle_ctas) + " idle";
   const std::string twice = std::to_string(2 * options.idle_ctas) + " idle";
-  std::vector<Part> parts = {Hbm(kHbmPercent), Ctas("idle", "idle", options.idle_ctas), Remote("a"),
+  std::vector<Part> parts = {Hbm(options), Ctas("idle", "idle", options.idle_ctas), Remote("a"),
                              Ctas("idle", "idle2", 2 * options.idle_ctas), Remote("b")};
   if (cuda) {
     parts.insert(parts.end(),
-                 {Hbm(kHbmBesideFloodPercent), Ctas("idle", "idle32", kFloodCtas),
-                  Ctas("flood", "polite", kFloodCtas, kFloodWindowBytes), Ctas("flood", "flood", kFloodCtas)});
+                 {Ctas("idle", "idle32", kFloodCtas), Ctas("flood", "polite", kFloodCtas, kFloodWindowBytes),
+                  Ctas("flood", "flood", kFloodCtas)});
   }
   Script script(stage, Title(stage, "hbm"), parts);
   const auto hold = [&] { script.Hold(hold_s); };
@@ -216,12 +227,16 @@ void RunHbm(Stage& stage, const NeighboursOptions& options, Report& report) {
   script.Switch(2, 3, twice), hold();
   script.Switch(3, 2, "remote"), hold();
   script.Start(4, "remote x2"), hold();
+  script.Stop(4, "remote"), hold();
+  script.Switch(2, 3, twice), hold();
+  script.Switch(3, 2, "remote"), hold();
+  script.Start(4, "remote x2"), hold();
   if (cuda) {
     script.Rest();
-    script.Start(5, "none, fewer SMs"), hold();
-    script.Start(6, "32 idle"), hold();
-    script.Switch(6, 7, "32 in a window"), hold();
-    script.Switch(7, 8, "32 without"), hold();
+    script.Start(0, "none"), hold();
+    script.Start(5, "32 idle"), hold();
+    script.Switch(5, 6, "32 in a window"), hold();
+    script.Switch(6, 7, "32 without"), hold();
   }
   script.Finish();
   TabulateHbm(stage, script,
@@ -230,14 +245,14 @@ void RunHbm(Stage& stage, const NeighboursOptions& options, Report& report) {
 }
 
 void RunCrowd(Stage& stage, const NeighboursOptions& options, Report& report) {
-  const double hold_s = HoldOf(stage, options);
+  const double hold_s = kCrowdHolds * HoldOf(stage, options);
   const Part crowd = {.role = "crowd", .name = "crowd", .weight = 100, .ctas = 0, .window_bytes = 0, .sm_percent = 0};
   std::vector<Part> parts = {crowd, Remote("a"), Remote("b"), Remote("c"), Remote("d")};
   Script script(stage, Title(stage, "crowd"), parts);
-  script.Start(0, "nobody reads"), script.Hold(hold_s);
+  script.Start(0, "nobody reads"), script.Hold(hold_s, /*ask=*/false);
   for (size_t i = 1; i < parts.size(); ++i) {
     script.Start(i, std::to_string(i) + (i == 1 ? " reads" : " read"));
-    script.Hold(hold_s);
+    script.Hold(hold_s, /*ask=*/false);
   }
   script.Finish();
   Table table(Title(stage, "crowd: dakd's congestion loop"));
@@ -248,8 +263,10 @@ void RunCrowd(Stage& stage, const NeighboursOptions& options, Report& report) {
                   .Text("state", state.name)
                   .Number("sessions", static_cast<double>(kCrowd + parts.size() - 1))
                   .Number("link_gbps", SharesOf(SharersOf(script, state), settled_ns, state.end_ns).bytes_per_s * 1e-9)
-                  .Number("core_percent", core_percent)
-                  .Text("bar", core_percent < kMostCorePercent ? "met" : "MISSED"));
+                  .Number("core_percent", core_percent > 0 ? core_percent : kNotMeasured)
+                  .Text("bar", core_percent <= 0                 ? "-"
+                               : core_percent < kMostCorePercent ? "met"
+                                                                 : "MISSED"));
   }
   report.tables.push_back(table.ToJson());
 }
@@ -258,9 +275,9 @@ void RunOff(Stage& stage, const NeighboursOptions& options, Report& report) {
   const double hold_s = HoldOf(stage, options);
   stage.StartDaemon(/*controlled=*/false);
   const std::string idle = std::to_string(4 * options.idle_ctas) + " idle";
-  Script script(stage, Title(stage, "off"),
-                {Hbm(kHbmBesideFloodPercent), Ctas("idle", "idle", 4 * options.idle_ctas), Remote("a"), Remote("b"),
-                 Remote("c"), Remote("d")});
+  Script script(
+      stage, Title(stage, "off"),
+      {Hbm(options), Ctas("idle", "idle", 4 * options.idle_ctas), Remote("a"), Remote("b"), Remote("c"), Remote("d")});
   script.Start(0, "none"), script.Hold(hold_s);
   script.Start(1, idle), script.Hold(hold_s);
   script.Switch(1, 2, "1 remote"), script.Hold(hold_s);

@@ -132,6 +132,7 @@ class FloodLoad final : public Load {
     launch_.y = y_;
     launch_.control = control_;
     launch_.report = report_;
+    launch_.overlap_previous = false;  // else the next launch's CTAs hold as many SMs, and wait there
     launch_.plan = kernels::PlanGemm(kBatch, kN, kK, 0, kernels::DeviceTraits{}, kernels::LinkTraits{});
     launch_.plan.remote_ctas = std::min(options_.ctas, kernels::kMaxRemoteCtas);
     calls.Make(kernels::EncodeMatrix(&launch_.x_map, x_, false, kBatch, kK, launch_.plan.batch_tile), "EncodeMatrix");

@@ -1,5 +1,6 @@
 // dak-bench-neighbours: processes that share a GPU and its link under a real dakd, with and without MPS.
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 
@@ -31,13 +32,20 @@ void RunAll(Stage& stage, const NeighboursOptions& options, Report& report) {
     experiment(stage, options, report);
     if (!options.json.empty()) WriteJson(options.json, stage, report);
   };
-  stage.StartDaemon(/*controlled=*/true);
-  run("sharing", RunSharing);
-  run("weights", RunWeights);
-  run("hbm", RunHbm);
-  run("crowd", RunCrowd);
-  stage.StopDaemon();
+  const auto begin = std::chrono::steady_clock::now();
+  for (const double target_bdp : options.target_bdps.empty() ? std::vector<double>{0} : options.target_bdps) {
+    stage.SetTarget(target_bdp);
+    stage.StartDaemon(/*controlled=*/true);
+    run("sharing", RunSharing);
+    run("weights", RunWeights);
+    run("hbm", RunHbm);
+    run("crowd", RunCrowd);
+    stage.StopDaemon();
+  }
+  stage.SetTarget(0);
   run("off", RunOff);
+  std::printf("\n%s MPS: %.0f s\n", stage.under_mps() ? "with" : "without",
+              std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
 }
 
 int Run(const NeighboursOptions& options) {

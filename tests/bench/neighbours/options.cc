@@ -26,6 +26,14 @@ bool ParseExperiments(const std::string& text, std::vector<std::string>* experim
   return !experiments->empty();
 }
 
+bool ParseTargets(const std::string& text, std::vector<double>* targets) {
+  std::stringstream stream(text);
+  for (std::string item; std::getline(stream, item, ',');) {
+    if (!ParseInRange(item, 0.1, 100.0, &targets->emplace_back())) return false;
+  }
+  return !targets->empty();
+}
+
 bool SetText(std::string* text, const std::string& value) {
   *text = value;
   return !value.empty();
@@ -47,6 +55,8 @@ const std::map<std::string, Setter>& Setters() {
          return v == "auto" || v == "on" || v == "off" || v == "both";
        }},
       {"--dakd", [](Options* o, const std::string& v) { return SetText(&o->dakd, v); }},
+      {"--target-bdp", [](Options* o, const std::string& v) { return ParseTargets(v, &o->target_bdps); }},
+      {"--hbm-percent", [](Options* o, const std::string& v) { return ParseInRange(v, 1, 100, &o->hbm_percent); }},
       {"--experiments", [](Options* o, const std::string& v) { return ParseExperiments(v, &o->experiments); }},
       {"--hold", [](Options* o, const std::string& v) { return ParseInRange(v, 0.05, 60.0, &o->hold_s); }},
       {"--idle-ctas", [](Options* o, const std::string& v) { return ParseInRange(v, 1u, 64u, &o->idle_ctas); }},
@@ -84,6 +94,9 @@ const char* NeighboursHelp() {
          "  --mps=WHEN           auto, on, off or both (auto: both on cuda, off on the emulated device)\n"
          "  --dakd-under-mps     dakd is a client of MPS as well\n"
          "  --experiments=LIST   of sharing, weights, hbm, crowd and off (all)\n"
+         "  --target-bdp=LIST    congestion.target_bdp of dakd: the experiments again for each, 0.1 to 100 (dakd's "
+         "own)\n"
+         "  --hbm-percent=N      of the SMs for the stream of HBM under MPS, 1 to 100 (70)\n"
          "  --hold=SECONDS       of each state of an experiment, 0.05 to 60 (by device)\n"
          "  --idle-ctas=N        that a remote streamer is compared with, 1 to 64 (4)\n"
          "  --json=FILE          everything, with the time series\n"

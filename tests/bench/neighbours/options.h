@@ -18,6 +18,8 @@ struct NeighboursOptions {
   std::string mps = "auto";              // "on", "off", "both"; auto: both on cuda, off on the emulated device
   bool dakd_under_mps = false;           // else dakd stays outside
   std::vector<std::string> experiments;  // empty: all
+  std::vector<double> target_bdps;       // of the controller, one after another; empty: dakd's own
+  int hbm_percent = 0;                   // SMs of the stream of HBM under MPS; 0: as many as leave room for streamers
   double hold_s = 0;                     // of each state of an experiment; 0: by device
   uint32_t idle_ctas = 4;                // as many as a remote streamer has
   std::string json;                      // file; empty: none

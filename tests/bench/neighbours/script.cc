@@ -85,7 +85,7 @@ void Script::Rest() {
   resting_ = true;
 }
 
-void Script::Hold(double seconds) { stage_.Hold(seconds); }
+void Script::Hold(double seconds, bool ask) { stage_.Hold(seconds, ask); }
 
 void Script::Finish() {
   Rest();

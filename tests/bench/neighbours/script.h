@@ -40,7 +40,7 @@ class Script {
   void Switch(size_t stop, size_t start, const std::string& state);
   // Nobody works until the next Start; that time belongs to no state.
   void Rest();
-  void Hold(double seconds);
+  void Hold(double seconds, bool ask = true);  // Stage::Hold
   // Ends everybody, and takes what they read.
   void Finish();
 

@@ -22,6 +22,19 @@ double Series::Rate(int64_t begin_ns, int64_t end_ns) const {
   return (BytesAt(end_ns) - BytesAt(begin_ns)) / static_cast<double>(end_ns - begin_ns) * 1e9;
 }
 
+double Series::RateBySteps(int64_t begin_ns, int64_t end_ns) const {
+  const Sample* first = nullptr;
+  const Sample* last = nullptr;
+  for (size_t i = 1; i < samples_.size(); ++i) {
+    const Sample& sample = samples_[i];
+    if (sample.bytes == samples_[i - 1].bytes || sample.time_ns < begin_ns || sample.time_ns > end_ns) continue;
+    first = first == nullptr ? &sample : first;
+    last = &sample;
+  }
+  if (first == last) return Rate(begin_ns, end_ns);
+  return static_cast<double>(last->bytes - first->bytes) / static_cast<double>(last->time_ns - first->time_ns) * 1e9;
+}
+
 double Series::MeanWindow(int64_t begin_ns, int64_t end_ns) const {
   double sum = 0;
   int count = 0;

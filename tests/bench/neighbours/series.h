@@ -28,6 +28,8 @@ class Series {
   double BytesAt(int64_t time_ns) const;
   // Bytes a second between the two times.
   double Rate(int64_t begin_ns, int64_t end_ns) const;
+  // The same of bytes that are counted a batch at a time: from the first step in between to the last.
+  double RateBySteps(int64_t begin_ns, int64_t end_ns) const;
   // Of the samples in between; 0 if there is none.
   double MeanWindow(int64_t begin_ns, int64_t end_ns) const;
   const std::vector<Sample>& samples() const { return samples_; }

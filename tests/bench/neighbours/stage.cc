@@ -21,6 +21,7 @@ namespace dak::bench {
 namespace {
 
 constexpr auto kPatience = std::chrono::seconds(60);
+constexpr auto kThreadPatience = std::chrono::seconds(1);
 constexpr auto kObserveInterval = std::chrono::milliseconds(5);
 constexpr double kLongerThanAny = 3600;  // seconds that a process works if nobody stops it
 
@@ -84,7 +85,9 @@ Stage::~Stage() {
 }
 
 std::string Stage::DaemonConfig(bool controlled) const {
-  return std::string(kEmulated) + (controlled ? "" : kUncontrolled);
+  if (!controlled) return std::string(kEmulated) + kUncontrolled;
+  if (target_bdp_ == 0) return kEmulated;
+  return std::string(kEmulated) + "congestion { target_bdp: " + std::to_string(target_bdp_) + " }\n";
 }
 
 void Stage::StartDaemon(bool controlled) {
@@ -101,13 +104,17 @@ void Stage::StartDaemon(bool controlled) {
   demo::LaunchedDaemon launched = demo::LaunchDaemon(argv, directory_, kPatience);
   if (launched.process == nullptr) Die("dakd: " + launched.error);
   daemon_ = std::move(launched.process);
-  loop_thread_ = FindThread(daemon_->pid(), "dak-congestion");
   node_ = v1::NodeService::NewStub(
       grpc::CreateChannel("unix:" + directory_ + "/control.sock", grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
   v1::GetNodeResponse node;
   const grpc::Status status = node_->GetNode(&context, {}, &node);
   if (!status.ok()) Die("dakd: " + status.error_message());
+  // It names itself, when it is first on a core.
+  const auto deadline = std::chrono::steady_clock::now() + kThreadPatience;
+  do {
+    loop_thread_ = FindThread(daemon_->pid(), "dak-congestion");
+  } while (loop_thread_.empty() && std::chrono::steady_clock::now() < deadline);
   device_kind_ = node.device().kind();
   device_name_ = node.device().name();
 }
@@ -194,7 +201,14 @@ int64_t Stage::LoopCpuNs() const {
   return file >> ns ? ns : 0;
 }
 
-void Stage::Observe() {
+void Stage::Observe(bool ask) {
+  if (!ask) {
+    observations_.push_back({.time_ns = std::chrono::steady_clock::now().time_since_epoch().count(),
+                             .target_bytes = 0,
+                             .loop_cpu_ns = LoopCpuNs(),
+                             .sessions = {}});
+    return;
+  }
   grpc::ClientContext context;
   v1::GetCongestionResponse response;
   if (!node_->GetCongestion(&context, {}, &response).ok() || response.links().empty()) return;
@@ -212,10 +226,10 @@ void Stage::Observe() {
   observations_.push_back(std::move(observation));
 }
 
-void Stage::Hold(double seconds) {
+void Stage::Hold(double seconds, bool ask) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
   while (std::chrono::steady_clock::now() < end) {
-    Observe();
+    Observe(ask);
     std::this_thread::sleep_for(kObserveInterval);  // tidy: sleep, because it samples
   }
 }

@@ -62,8 +62,11 @@ class Stage {
   void StopMps() { mps_.Stop(); }
   bool under_mps() const { return mps_.running(); }
 
-  // `controlled`: with the controller's windows; else with such that bind nothing.
+  // `controlled`: with the controller's windows, whose target is SetTarget's; else with such that bind nothing.
   void StartDaemon(bool controlled);
+  // In bandwidth-delay products; 0: dakd's own.
+  void SetTarget(double target_bdp) { target_bdp_ = target_bdp; }
+  double target_bdp() const { return target_bdp_; }
   void StopDaemon();
   const std::string& device_kind() const { return device_kind_; }
   const std::string& device_name() const { return device_name_; }
@@ -78,15 +81,15 @@ class Stage {
   // Ends them, which checks their numbers once more.
   void Dismiss(const std::vector<std::unique_ptr<Player>>& players);
 
-  // Lets time pass, watching.
-  void Hold(double seconds);
+  // Lets time pass, watching. `ask`: dakd, too; else only what its loop takes of a core, which asking would add to.
+  void Hold(double seconds, bool ask = true);
   const std::vector<Observation>& observations() const { return observations_; }
   void Forget() { observations_.clear(); }
 
  private:
   std::string DaemonConfig(bool controlled) const;
   std::string Await(Player& player, const std::string& word);
-  void Observe();
+  void Observe(bool ask);
   int64_t LoopCpuNs() const;
 
   const NeighboursOptions options_;
@@ -97,6 +100,7 @@ class Stage {
   std::unique_ptr<v1::NodeService::Stub> node_;
   std::string device_kind_;
   std::string device_name_;
+  double target_bdp_ = 0;
   std::vector<Observation> observations_;
 };
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <utility>
+#include <vector>
 
 #include "allocator/base/error_detail.h"
 
@@ -149,6 +150,58 @@ TEST(ControllerTest, ALateSessionIsMeasuredFromItsStart) {
   controller.Tick(2 * kTickNs, {{.session_id = 2, .bytes = 10'000'000}});
   EXPECT_DOUBLE_EQ(controller.Sessions()[1].bytes_per_s, 10e9);  // in the millisecond that it was there
   EXPECT_FALSE(controller.Sessions()[1].violating);
+}
+
+// Two controllers live the same, and one rests where it can.
+TEST(ControllerTest, RestingIsWhatTicksWithoutNewsAre) {
+  Controller resting{LinkProfile{}}, ticking{LinkProfile{}};
+  for (Controller* controller : {&resting, &ticking}) {
+    ASSERT_TRUE(controller->AddSession(1, 100, 0).ok());
+    ASSERT_TRUE(controller->AddSession(2, 300, 0).ok());
+  }
+  std::vector<SessionReport> reports = {{.session_id = 1}, {.session_id = 2}};
+  int rests = 0;
+  for (uint64_t tick = 1; tick <= 100; ++tick) {
+    const bool reads = tick < 20 || (tick >= 50 && tick < 60) || tick == 80;
+    for (SessionReport& report : reports) {
+      if (!reads) continue;
+      report.bytes += 20'000'000 * report.session_id;
+      report.round_trips += 10;
+      report.round_trip_ns += 35'000;
+      report.inflight_bytes = 40'960;
+      report.inflight_peak_bytes = 40'960;
+    }
+    const uint64_t now_ns = tick * kTickNs;
+    if (!reads && resting.Rest(now_ns)) {
+      ++rests;
+    } else {
+      resting.Tick(now_ns, reports);
+    }
+    ticking.Tick(now_ns, reports);
+    for (size_t i = 0; i < 2; ++i) {
+      const SessionState& rested = resting.SessionAt(i);
+      const SessionState& ticked = ticking.SessionAt(i);
+      EXPECT_EQ(rested.window_bytes, ticked.window_bytes) << "tick " << tick;
+      EXPECT_EQ(rested.bytes_per_s, ticked.bytes_per_s) << "tick " << tick;
+      EXPECT_EQ(rested.active, ticked.active) << "tick " << tick;
+      EXPECT_EQ(rested.violating, ticked.violating) << "tick " << tick;
+    }
+    EXPECT_EQ(resting.target_bytes(), ticking.target_bytes());
+  }
+  EXPECT_GT(rests, 50);
+}
+
+TEST(ControllerTest, RestsOnlyWhereNothingWouldChange) {
+  Controller controller{LinkProfile{}};
+  ASSERT_TRUE(controller.AddSession(1, 100, 0).ok());
+  uint64_t now_ns = kTickNs;
+  EXPECT_FALSE(controller.Rest(now_ns));  // a new session is taken to want the link
+  const std::vector<SessionReport> reports = {{.session_id = 1}};
+  for (int tick = 0; tick < 10; ++tick) controller.Tick(now_ns += kTickNs, reports);
+  EXPECT_TRUE(controller.Rest(now_ns += kTickNs));
+  EXPECT_FALSE(controller.Rest(now_ns - 1));  // the clock went back
+  controller.SetBackgroundDemand(true, now_ns);
+  EXPECT_FALSE(controller.Rest(now_ns += kTickNs));
 }
 
 TEST(ControllerTest, MovesWithAllItHolds) {

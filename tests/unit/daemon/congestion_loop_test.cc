@@ -165,5 +165,32 @@ TEST_F(CongestionLoopTest, MigrationHasATileWhileSomebodyReadsAndAllWhenNobodyDo
   EXPECT_EQ(a.control->links[0].neighbour_inflight_bytes, 0u);
 }
 
+// A session that wakes up after a rest is measured over the interval, not over the rest.
+TEST_F(CongestionLoopTest, WhoReadsAfterALongRestIsSeenAtOnce) {
+  ClientPages a(device_, 1);
+  ASSERT_TRUE(loop_.Add(1, "a", 100, a.pages).ok());
+  for (int i = 0; i < 100; ++i) Tick();
+  EXPECT_FALSE(loop_.Snapshot()[0].sessions[0].state.active);
+  a.report->links[0].bytes += 1'000'000;
+  Tick();
+  EXPECT_TRUE(loop_.Snapshot()[0].sessions[0].state.active);
+  EXPECT_EQ(loop_.Snapshot()[0].sessions[0].state.bytes_per_s, 2e8);
+  EXPECT_EQ(loop_.Snapshot()[0].sessions[0].remote_bytes, 1'000'000u);
+}
+
+TEST(CongestionLoopOnHardwareTest, NeighboursAreWrittenForClientsThatModelTheLink) {
+  EmulatedDevice device{EmulatedDeviceOptions{}};
+  monitoring::Metrics metrics{[] { return monitoring::Snapshot(); }};
+  EventLog events{4, {}};
+  CongestionLoop loop{{NodeLink{.is_modelled = false}}, {}, &events, &metrics};
+  ClientPages a(device, 1), b(device, 2);
+  ASSERT_TRUE(loop.Add(1, "a", 100, a.pages).ok());
+  ASSERT_TRUE(loop.Add(2, "b", 100, b.pages).ok());
+  b.report->links[0].inflight_bytes = 200;
+  loop.TickOnce(MonotonicNs() + kIntervalNs);
+  EXPECT_EQ(a.control->links[0].neighbour_inflight_bytes, 0u);
+  EXPECT_GT(a.control->links[0].window_bytes, 0u);
+}
+
 }  // namespace
 }  // namespace dak::daemon

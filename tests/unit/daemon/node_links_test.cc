@@ -36,6 +36,7 @@ class NodeLinksTest : public testing::Test {
 TEST_F(NodeLinksTest, TheCxlTiersOwnLinkHasItsModelsProfile) {
   const std::vector<NodeLink> links = LinksOf(Obtain(), device_);
   ASSERT_EQ(links.size(), 2u);
+  EXPECT_EQ(links[0].is_modelled, device_.kind == "emulated");
   EXPECT_EQ(links[0].profile.bandwidth_bytes_per_s, 51.1e9);
   EXPECT_EQ(links[0].profile.round_trip_ns, 1'800u);
   EXPECT_THAT(links[0].tiers, ElementsAre(Tier::kHost));

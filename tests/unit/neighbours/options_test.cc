@@ -12,6 +12,14 @@ std::optional<NeighboursOptions> Parse(std::vector<std::string> arguments, std::
   return ParseOptions(static_cast<int>(argv.size()), argv.data(), error);
 }
 
+TEST(NeighboursOptionsTest, TargetsAreAList) {
+  std::string error;
+  const auto options = Parse({"--target-bdp=2,1.75,1.5", "--hbm-percent=86"}, &error);
+  ASSERT_TRUE(options.has_value()) << error;
+  EXPECT_EQ(options->target_bdps, (std::vector<double>{2, 1.75, 1.5}));
+  EXPECT_EQ(options->hbm_percent, 86);
+}
+
 TEST(NeighboursOptionsTest, TakesValuesWithAndWithoutAnEqualsSign) {
   std::string error;
   const auto options = Parse({"--device=emulated", "--hold", "0.25", "--experiments=sharing,off"}, &error);
@@ -25,8 +33,9 @@ TEST(NeighboursOptionsTest, TakesValuesWithAndWithoutAnEqualsSign) {
 }
 
 TEST(NeighboursOptionsTest, NamesWhatItRefuses) {
-  for (const char* wrong : {"--device=tpu", "--mps=sometimes", "--experiments=dance", "--experiments=", "--hold=0",
-                            "--hold=1s", "--weight=0", "--ctas=65", "--role=guest"}) {
+  for (const char* wrong :
+       {"--device=tpu", "--target-bdp=0", "--target-bdp=2,x", "--target-bdp=", "--hbm-percent=101", "--mps=sometimes",
+        "--experiments=dance", "--experiments=", "--hold=0", "--hold=1s", "--weight=0", "--ctas=65", "--role=guest"}) {
     std::string error;
     EXPECT_FALSE(Parse({wrong}, &error).has_value()) << wrong;
     EXPECT_NE(error.find("isn't allowed"), std::string::npos) << error;

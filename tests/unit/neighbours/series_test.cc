@@ -36,6 +36,19 @@ TEST(SeriesTest, RateIsOfTheTimeAskedFor) {
   EXPECT_EQ(series.Rate(7, 7), 0);
 }
 
+// Batches of 3,000 bytes that take 3 ms: a span that isn't a number of batches is off by a part of one otherwise.
+TEST(SeriesTest, RateByStepsIsOfWholeBatches) {
+  Series series;
+  for (int ms = 0; ms <= 100; ++ms) {
+    series.Add({.time_ns = ms * kMs, .bytes = static_cast<uint64_t>(ms / 3 * 3'000), .window_bytes = 0});
+  }
+  for (int begin = 10; begin < 14; ++begin) {
+    EXPECT_DOUBLE_EQ(series.RateBySteps(begin * kMs, (begin + 20) * kMs), 1e6);
+  }
+  EXPECT_GT(series.Rate(11 * kMs, 31 * kMs), 1.04e6);
+  EXPECT_DOUBLE_EQ(series.RateBySteps(12 * kMs, 14 * kMs), series.Rate(12 * kMs, 14 * kMs));  // one step is no span
+}
+
 TEST(SeriesTest, MeanWindowIsOfTheSamplesInBetween) {
   const Series series = Ramp(1, 1, 500);
   EXPECT_EQ(series.MeanWindow(0, 100 * kMs), 8'192);
