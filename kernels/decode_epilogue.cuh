@@ -40,7 +40,10 @@ __device__ inline TileShares LocalShares(const WorkRange& work, uint32_t group, 
   return {kMaxSharedUnits + work.rank * 2 + group, 2 * Traits::kCluster, first, work.worker, work.worker};
 }
 __device__ inline TileShares RemoteShares(const DecodeParams& p, uint32_t tile, uint32_t unit) {
-  return {0, 1, tile * p.remote_units.per_tile, (tile + 1) * p.remote_units.per_tile, unit};
+  const RemoteUnits& units = p.remote_units;
+  if (unit < units.whole || units.per_tile == 1) return {};
+  const uint32_t first = (tile - units.whole) * units.per_tile;
+  return {0, 1, first, first + units.per_tile, unit - units.whole};
 }
 
 __device__ inline uint4* ShareAt(const DecodeParams& p, const TileShares& shares, uint32_t number) {
@@ -114,37 +117,46 @@ __device__ inline void CopyPiece(const float (&sums)[kSums], int piece, float (&
   }
 }
 
-// Adds the tile's shares, to `sums` if those aren't among them, and writes y.
-// NOTE: piece by piece in a loop that isn't unrolled. As straight code, which runs once in a tile, it was fetched from
-// memory each time: on an H100 the end of a tile of 64 x 256 sums took 18 us, and takes 4.
-template <class Traits>
+// Adds the tile's shares, and if kAddsSums `sums` before them, and writes y. A share's piece is asked for one step
+// ahead, where others' sums aren't in the way two steps. NOTE: a large batch's in pieces, in a loop that isn't
+// unrolled. As straight code, which runs once in a tile, it was fetched from memory each time: on an H100 the end of a
+// tile of 64 x 256 sums took 18 us, and takes 4.
+template <class Traits, bool kAddsSums>
 __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, const Box& box,
-                                  const float (&sums)[Traits::kN / 2], const TileShares& shares, bool add_sums,
-                                  uint32_t thread) {
+                                  const float (&sums)[Traits::kN / 2], const TileShares& shares, uint32_t thread) {
   constexpr int kQuads = Traits::kN / 8;
-  constexpr int kAtOnce = kQuads < 8 ? kQuads : 8;
+  constexpr int kMost = Traits::kN < (kAddsSums ? 256 : 128) ? 8 : 4;  // as many as there are registers for
+  constexpr int kAtOnce = kQuads < kMost ? kQuads : kMost;
   constexpr int kPieces = kQuads / kAtOnce;
-  constexpr bool kAsksAhead = Traits::kN < 256;  // the sums leave no registers for the next piece's share
+  constexpr bool kTwoAhead = !kAddsSums && (Traits::kBoxes == 1 || Traits::kN < 64);
   const TileWriter<Traits::kF16> writer({p.y, p.epilogue, p.n, p.batch, work.part_offset + box.row, box.valid_rows},
                                         thread);
-  ShareQuads<kAtOnce> share;
-  const auto ask = [&](uint32_t number, int piece) {
-    share.Ask(ShareAt(p, shares, number) + thread + piece * (kAtOnce * kWarpgroupThreads));
+  // Steps through the shares of the first piece, then of the second, and so on.
+  uint32_t asked = shares.first;
+  int asked_piece = shares.first < shares.end ? 0 : kPieces;
+  const auto ask_next = [&](ShareQuads<kAtOnce>& share) {
+    if (asked_piece == kPieces) return;
+    share.Ask(ShareAt(p, shares, asked) + thread + asked_piece * (kAtOnce * kWarpgroupThreads));
+    if (++asked < shares.end) return;
+    asked = shares.first;
+    ++asked_piece;
   };
-  const bool has_shares = shares.first < shares.end;
-  if (kAsksAhead && has_shares) ask(shares.first, 0);
+  ShareQuads<kAtOnce> share;
+  ShareQuads<kAtOnce> later;
+  ask_next(share);
+  if constexpr (kTwoAhead) ask_next(later);
 #pragma unroll 1
   for (int piece = 0; piece < kPieces; ++piece) {
-    if (!kAsksAhead && has_shares) ask(shares.first, piece);
     float total[kAtOnce][4] = {};
-    if (add_sums) CopyPiece(sums, piece, total);
+    if constexpr (kAddsSums) CopyPiece(sums, piece, total);
 #pragma unroll 1
     for (uint32_t number = shares.first; number < shares.end; ++number) {
       share.Take(total);
-      if (number + 1 < shares.end) {
-        ask(number + 1, piece);
-      } else if (kAsksAhead && piece + 1 < kPieces) {
-        ask(shares.first, piece + 1);
+      if constexpr (kTwoAhead) {
+        share = later;
+        ask_next(later);
+      } else {
+        ask_next(share);
       }
     }
     writer.Write(piece * kAtOnce, total);

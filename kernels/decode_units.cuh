@@ -24,8 +24,11 @@ __device__ inline void InitialiseUnits(DecodeShared& shared, uint32_t readers) {
 
 __device__ inline Unit UnitAt(const DecodeParams& p, uint32_t i) {
   if (i >= p.remote_units.count) return {0, 0, 0};
-  const uint32_t chunk = i % p.remote_units.per_tile * p.remote_units.chunks;
-  return {i / p.remote_units.per_tile, chunk, min(p.remote_units.chunks, p.k_chunks - chunk)};
+  const RemoteUnits& units = p.remote_units;
+  if (i < units.whole) return {i, 0, p.k_chunks};
+  i -= units.whole;
+  const uint32_t chunk = i % units.per_tile * units.chunks;
+  return {units.whole + i / units.per_tile, chunk, min(units.chunks, p.k_chunks - chunk)};
 }
 
 // W's producer: draws units and passes them on.
@@ -90,7 +93,7 @@ class UnitReader {
 
 // Counts a warp in that has left its share of its 16 rows of `tile`; whether it is the last.
 __device__ inline bool IsLastOfTile(const DecodeParams& p, uint32_t tile, uint32_t warp, uint32_t lane) {
-  uint32_t* arrivals = &p.workspace.link->unit_arrivals[tile][warp];
+  uint32_t* arrivals = &p.workspace.link->unit_arrivals[tile - p.remote_units.whole][warp];
   uint32_t before = 0;
   if (lane == 0) before = atomicAdd(arrivals, 1u);
   before = __shfl_sync(~0u, before, 0);

@@ -13,8 +13,11 @@ constexpr double kElementBytes = 2;
 constexpr double kRemoteCtaBoxes = 8;
 // Where x leaves W's ring little room: some of its boxes are being multiplied.
 constexpr double kRemoteCtaBoxes256 = 5;
-// Shorter runs of a tile cost more in shares than they balance.
+// Shorter runs of a tile cost more in shares than they balance; with a batch of 256 a share is as large as these runs.
 constexpr uint64_t kLeastUnitChunks = 8;
+constexpr uint64_t kLeastUnitChunks256 = 16;
+// While one CTA still works on a whole tile, the others have something to do: two of these each, where four CTAs read.
+constexpr uint64_t kCutTiles = 8;
 // Under this a CTA costs more than it brings: its start and its share of the sum at a tile's end.
 constexpr uint64_t kLeastChunksPerCta = 4;
 // What HBM needs, and what it needs where nothing else waits behind it.
@@ -53,15 +56,17 @@ uint32_t CountRemoteCtas(uint64_t remote_bytes, uint64_t local_bytes, uint32_t b
 
 }  // namespace
 
-RemoteUnits CutRemote(uint64_t remote_rows, uint64_t k) {
+RemoteUnits CutRemote(uint32_t batch_tile, uint64_t remote_rows, uint64_t k) {
   const uint64_t tiles = DivideUp(remote_rows, kBoxRows);
+  const uint64_t cut = std::min(tiles, kCutTiles);
   const uint64_t k_chunks = DivideUp(k, kChunkColumns);
-  const uint64_t wanted =
-      std::clamp<uint64_t>(kMaxSharedUnits / tiles, 1, std::max<uint64_t>(1, k_chunks / kLeastUnitChunks));
+  const uint64_t least = batch_tile == kMaxBatch ? kLeastUnitChunks256 : kLeastUnitChunks;
+  const uint64_t wanted = std::clamp<uint64_t>(kMaxSharedUnits / cut, 1, std::max<uint64_t>(1, k_chunks / least));
   RemoteUnits units;
+  units.whole = static_cast<uint32_t>(tiles - cut);
   units.chunks = static_cast<uint32_t>(DivideUp(k_chunks, wanted));
   units.per_tile = static_cast<uint32_t>(DivideUp(k_chunks, units.chunks));
-  units.count = tiles * units.per_tile;
+  units.count = units.whole + cut * units.per_tile;
   return units;
 }
 
@@ -88,7 +93,8 @@ void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& d
     const auto row_bytes = static_cast<uint64_t>(kElementBytes) * k;
     const uint64_t wanted =
         CountRemoteCtas(remote_rows * row_bytes, local_rows * row_bytes, plan.batch_tile, device, link);
-    const uint64_t most = std::min<uint64_t>({kMaxRemoteCtas, std::max(1u, all / 2), CutRemote(remote_rows, k).count});
+    const uint64_t most =
+        std::min<uint64_t>({kMaxRemoteCtas, std::max(1u, all / 2), CutRemote(plan.batch_tile, remote_rows, k).count});
     if (most < plan.cluster) {
       plan.cluster = 1;
       all = device.multiprocessors;

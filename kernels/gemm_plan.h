@@ -66,17 +66,18 @@ struct GemmPlan {
   uint32_t cluster = 1;
 };
 
-// How the remote rows are cut for CTAs that take the next piece whenever they are done with one: whole tiles, or where
-// those are few, equal runs of a tile's chunks.
+// How the remote rows are cut for CTAs that take the next piece whenever they are done with one: the first tiles are
+// taken whole, each of the last few in equal runs of its chunks, so that all CTAs end at nearly the same time.
 struct RemoteUnits {
-  uint32_t chunks = 0;    // of a unit; a tile's last may have fewer
-  uint32_t per_tile = 0;  // above 1 only where `count` is at most kMaxSharedUnits
-  uint64_t count = 0;
+  uint32_t whole = 0;     // tiles
+  uint32_t chunks = 0;    // of a unit of the others; a tile's last may have fewer
+  uint32_t per_tile = 0;  // at most kMaxSharedUnits in all
+  uint64_t count = 0;     // units of both kinds
 };
 inline constexpr uint32_t kMaxSharedUnits = 128;
 
-// `remote_rows` and `k` at least 1.
-RemoteUnits CutRemote(uint64_t remote_rows, uint64_t k);
+// `batch_tile` as in GemmPlan; `remote_rows` and `k` at least 1.
+RemoteUnits CutRemote(uint32_t batch_tile, uint64_t remote_rows, uint64_t k);
 
 // `batch` 1 to kMaxBatch, `n`, `k` at least 1, `local_rows` at most n.
 GemmPlan PlanGemm(uint32_t batch, uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& device,

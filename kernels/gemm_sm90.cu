@@ -264,7 +264,7 @@ __device__ inline void Multiply(uint32_t chunks, uint32_t ring_address, DecodeSh
 struct Run {
   uint32_t tile;
   uint32_t chunks;  // 0: there is no more
-  bool to_end;      // local: this CTA finishes the tile
+  bool to_end;      // this CTA finishes the tile; remote: because it has all of it
   TileShares shares;
 };
 
@@ -281,9 +281,7 @@ class Runs {
   __device__ Run NextRemote(bool speaks) {
     const uint32_t number = units_.Next(~0u, speaks);
     const Unit unit = UnitAt(p_, number);
-    TileShares shares = RemoteShares(p_, unit.tile, number);
-    if (p_.remote_units.per_tile == 1) shares.end = shares.first;
-    return {unit.tile, unit.chunks, false, shares};
+    return {unit.tile, unit.chunks, unit.chunks == work_.k_chunks, RemoteShares(p_, unit.tile, number)};
   }
 
   __device__ Run NextLocal() {
@@ -321,10 +319,13 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
     float sums[Traits::kN / 2];
     Multiply<Traits>(run.chunks, ring_address, shared, sums, places, group, lane, work.remote);
     if (box.valid_rows == 0) continue;
-    const bool whole = work.remote ? p.remote_units.per_tile == 1 : run.to_end;
-    if (!whole) LeaveShare<Traits>(p, run.shares, sums, thread);
-    if (whole || (work.remote && IsLastOfTile(p, run.tile, thread / kWarpThreads, lane))) {
-      FinishTile<Traits>(p, work, box, sums, run.shares, whole, thread);
+    if (run.to_end) {
+      FinishTile<Traits, true>(p, work, box, sums, run.shares, thread);
+      continue;
+    }
+    LeaveShare<Traits>(p, run.shares, sums, thread);
+    if (work.remote && IsLastOfTile(p, run.tile, thread / kWarpThreads, lane)) {
+      FinishTile<Traits, false>(p, work, box, sums, run.shares, thread);
     }
   }
 }
@@ -515,7 +516,7 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
   // Every CTA or cluster must have a chunk, a kind CTAs if it has rows, and a cluster CTAs of one kind.
   if (plan.cluster == 0) return cudaErrorInvalidValue;
   const uint64_t remote_rows = launch.n - launch.local_rows;
-  if (remote_rows > 0) params.remote_units = CutRemote(remote_rows, launch.k);
+  if (remote_rows > 0) params.remote_units = CutRemote(plan.batch_tile, remote_rows, launch.k);
   if (plan.local_inflight_boxes < plan.row_boxes || plan.remote_ctas > params.remote_units.count ||
       plan.remote_ctas > kMaxRemoteCtas || plan.remote_ctas % plan.cluster != 0 ||
       plan.local_ctas % plan.cluster != 0 ||

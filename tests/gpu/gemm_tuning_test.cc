@@ -54,6 +54,7 @@ TEST_F(GemmTuningTest, EveryChoiceGivesRightNumbers) {
   for (const uint32_t batch : {3, 64, 200}) {
     for (const TuningChoice& choice :
          {TuningChoice{1, 1, false, 1}, {2, 2, true, 0}, {1, 64, true, 32}, {2, 7, false, 9}}) {
+      if (choice.row_boxes > 1 && batch > 64) continue;  // no such kernel
       ExpectRight({batch, 1000, 2056, 700, ElementType::kBf16}, choice, ++seed);
     }
   }

@@ -24,7 +24,7 @@ TEST(PlanGemmTest, EveryShapeGetsCtasForItsPartsAndFitsTheDevice) {
     ASSERT_LE(plan.remote_ctas + plan.local_ctas, std::max(device.multiprocessors, 2u));
     ASSERT_LE(plan.local_ctas, LocalChunks(local_rows, k, plan));
     if (local_rows < n) {
-      ASSERT_LE(plan.remote_ctas, CutRemote(n - local_rows, k).count);
+      ASSERT_LE(plan.remote_ctas, CutRemote(plan.batch_tile, n - local_rows, k).count);
     }
   }
 }
@@ -42,26 +42,31 @@ TEST(PlanGemmTest, RoomIsLeftForTheNextLaunchesRemoteCtas) {
   }
 }
 
-TEST(CutRemoteTest, EveryChunkIsInOneUnitAndTilesAreCutOnlyWhereTheyAreFew) {
+TEST(CutRemoteTest, EveryChunkIsInOneUnitAndOnlyTheLastTilesAreCut) {
   for (uint64_t rows = 1; rows < 20'000; rows += 1 + rows / 7) {
     for (uint64_t k = 8; k < 60'000; k += 8 + k / 5 / 8 * 8) {
-      const RemoteUnits units = CutRemote(rows, k);
+      const uint32_t batch_tile = rows % 2 == 0 ? 256 : 8;
+      const RemoteUnits units = CutRemote(batch_tile, rows, k);
       const uint64_t tiles = DivideUp(rows, kBoxRows);
       const uint64_t k_chunks = DivideUp(k, kChunkColumns);
-      ASSERT_EQ(units.count, tiles * units.per_tile);
+      ASSERT_LT(units.whole, tiles);
+      ASSERT_EQ(units.count, units.whole + (tiles - units.whole) * units.per_tile);
       ASSERT_GE(units.chunks * units.per_tile, k_chunks) << rows << " x " << k;
       ASSERT_LT(units.chunks * (units.per_tile - 1), k_chunks) << "no unit is empty";
+      ASSERT_LE(units.count - units.whole, kMaxSharedUnits);
       if (units.per_tile > 1) {
-        ASSERT_LE(units.count, kMaxSharedUnits);
-        ASSERT_GE(units.chunks, 8u);
+        ASSERT_GE(units.chunks, batch_tile == 256 ? 16u : 8u);
       }
     }
   }
 }
 
-TEST(CutRemoteTest, FewTilesGiveEveryCtaSeveralUnits) {
-  EXPECT_GE(CutRemote(410, 14'336).count, 100u);
-  EXPECT_EQ(CutRemote(64 * 500, 4096).per_tile, 1u);
+TEST(CutRemoteTest, ThereAreShortUnitsForAllAtTheEnd) {
+  EXPECT_GE(CutRemote(8, 410, 14'336).count, 100u);
+  const RemoteUnits many = CutRemote(8, 64 * 500, 4096);
+  EXPECT_EQ(many.whole, 492u);
+  EXPECT_EQ(many.per_tile, 8u);
+  EXPECT_EQ(CutRemote(256, 64 * 500, 4096).per_tile, 4u);
 }
 
 TEST(PlanGemmTest, AFullLinkIsFilledByFewCtas) {

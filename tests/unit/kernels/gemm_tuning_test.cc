@@ -165,7 +165,7 @@ TEST(ApplyChoiceTest, EveryChoiceIsAPlanThatCanRun) {
     ASSERT_TRUE(plan.cluster == 1 || plan.cluster == choice.cluster);
     ASSERT_LE(plan.local_ctas / plan.cluster, LocalChunks(local_rows, k, plan));
     if (local_rows < n) {
-      ASSERT_LE(plan.remote_ctas, CutRemote(n - local_rows, k).count);
+      ASSERT_LE(plan.remote_ctas, CutRemote(plan.batch_tile, n - local_rows, k).count);
     }
     ASSERT_GE(plan.local_inflight_boxes, plan.row_boxes);
     if (plan.cluster == 1) continue;
