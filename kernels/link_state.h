@@ -63,13 +63,16 @@ class LinkState {
   DAK_HOST_DEVICE uint32_t workers() const { return static_cast<uint32_t>(word_ >> kWorkersShift) & kWorkersMask; }
   DAK_HOST_DEVICE bool IsComplete() const { return draining() == 0 && Count(ended()) == workers(); }
 
+  // Workers before `worker` that haven't ended.
+  DAK_HOST_DEVICE uint32_t UnfinishedBefore(uint32_t worker) const { return Count(~ended() & First(worker)); }
+
   DAK_HOST_DEVICE bool IsWhole() const { return (word_ & kWholeBit) != 0; }
 
   // Boxes that worker `worker` of `workers` of launch `launch`, which hasn't ended, may have in flight, of `boxes`, at
   // least 1, of the window. The state is that launch's or the one's before it.
   DAK_HOST_DEVICE uint32_t ShareOf(uint32_t launch, uint32_t worker, uint32_t workers, uint32_t boxes) const {
     if (this->launch() != launch) return Part(IsComplete() ? boxes : GivenUp(boxes), workers, worker);
-    const uint32_t before = Count(~ended() & First(worker));
+    const uint32_t before = UnfinishedBefore(worker);
     if (IsWhole()) return Part(boxes, workers - Count(ended()), before);
     if (boxes >= workers) return Part(boxes, workers, worker);
     return before + draining() < boxes ? 1 : 0;

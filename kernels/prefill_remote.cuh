@@ -54,13 +54,11 @@ struct FetchShare {
   mutable uint64_t ended = 0;    // when the meter asked the last time
   mutable uint64_t carried = 0;  // that others know of
 
-  __device__ uint32_t operator()(uint64_t window_bytes, const LinkState& /*state*/, uint32_t /*launch*/,
+  __device__ uint32_t operator()(uint32_t boxes, const LinkState& /*state*/, uint32_t /*launch*/,
                                  const WorkRange& work) const {
     SayCarried(work);
-    const uint64_t held = window_bytes / kBoxBytes;
-    shared.serial.Store(held < work.workers ? 1 : 0);
-    if (held < work.workers) return kBoxBytes;
-    const auto boxes = static_cast<uint32_t>(held > 0xFFFF ? 0xFFFF : held);
+    shared.serial.Store(boxes < work.workers ? 1 : 0);
+    if (boxes < work.workers) return kBoxBytes;
     return (boxes / work.workers + (work.worker < boxes % work.workers ? 1 : 0)) * kBoxBytes;
   }
 
