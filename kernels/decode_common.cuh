@@ -38,6 +38,7 @@ struct DecodeParams {
   uint32_t remote_ctas;
   uint32_t local_ctas;
   uint32_t local_inflight_stages;
+  bool halves;
   bool early_link;
   bool early_release;
   RemoteUnits remote_units;
@@ -64,6 +65,7 @@ struct DecodeTraits {
   static constexpr uint32_t kXRingBytes = kXStages * kXStageBytes;
   static constexpr uint32_t kXSliceRows = kBatchTile / kClusterCtas;
   static constexpr uint32_t kXSliceBytes = kXStageBytes / kClusterCtas;
+  static constexpr bool kCanHalve = kBatchTile >= kLeastHalvedTile && kClusterCtas == 1;
   static constexpr uint32_t kWStageBytes = kRowBoxes * kBoxBytes;
   static constexpr uint32_t kRoom = kSharedBytes - kSwizzleAtomBytes - kControlBytes;
   static constexpr uint32_t kWFit = (kRoom - kXRingBytes) / kWStageBytes;
@@ -129,6 +131,7 @@ struct WorkRange {
   uint32_t worker;  // this CTA's or cluster's number among its kind's
   uint32_t workers;
   uint32_t rank;  // in the cluster, of a local CTA
+  bool halves;    // as GemmPlan's, of a local CTA
   uint32_t tile_rows;
   uint32_t row_offset;  // in a tile, of this CTA's rows
   uint32_t k_chunks;
@@ -184,6 +187,7 @@ __device__ inline WorkRange DivideWork(const DecodeParams& p) {
   work.worker = work.remote ? blockIdx.x : (blockIdx.x - p.remote_ctas) / Traits::kCluster;
   work.workers = work.remote ? p.remote_ctas : p.local_ctas / Traits::kCluster;
   work.rank = work.remote ? 0 : (blockIdx.x - p.remote_ctas) % Traits::kCluster;
+  work.halves = !work.remote && Traits::kCanHalve && p.halves;
   work.tile_rows = work.remote ? kBoxRows : kBoxRows * Traits::kBoxes * Traits::kCluster;
   work.row_offset = work.rank * kBoxRows * Traits::kBoxes;
   work.k_chunks = p.k_chunks;

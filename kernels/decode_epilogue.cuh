@@ -4,8 +4,9 @@
 // finishes it: it adds the others' shares, always in the same order, so that equal inputs give equal bits, and does the
 // epilogue on the whole sums. Among local CTAs it is the one that does the tile's last chunk; it waits only for CTAs
 // with lower numbers, which have started before it. Among remote ones it is whoever comes last (decode_units.cuh).
-// Shares need no flags: their places in the workspace hold kAbsent until they come and again after they were taken, and
-// no sum ever has those bits.
+// Where every tile is two local CTAs', in halves, each finishes half of the columns; they are a cluster, so both have
+// started. Shares need no flags: their places in the workspace hold kAbsent until they come and again after they were
+// taken, and no sum ever has those bits.
 #ifndef DAK_KERNELS_DECODE_EPILOGUE_CUH_
 #define DAK_KERNELS_DECODE_EPILOGUE_CUH_
 
@@ -36,8 +37,8 @@ struct TileShares {
 };
 
 template <class Traits>
-__device__ inline TileShares LocalShares(const WorkRange& work, uint32_t group, uint32_t first) {
-  return {kMaxSharedUnits + work.rank * 2 + group, 2 * Traits::kCluster, first, work.worker, work.worker};
+__device__ inline TileShares LocalShares(const WorkRange& work, uint32_t group, uint32_t first, uint32_t end) {
+  return {kMaxSharedUnits + work.rank * 2 + group, 2 * Traits::kCluster, first, end, work.worker};
 }
 __device__ inline TileShares RemoteShares(const DecodeParams& p, uint32_t tile, uint32_t unit) {
   const RemoteUnits& units = p.remote_units;
@@ -51,12 +52,28 @@ __device__ inline uint4* ShareAt(const DecodeParams& p, const TileShares& shares
   return reinterpret_cast<uint4*>(p.workspace.shares) + place * (kBoxRows * kMaxBatch / 4);
 }
 
+// The columns of a tile's sums, in pieces of kQuads quads of sums a thread.
+template <class Traits, bool kAddsSums>
+struct Pieces {
+  static constexpr int kMost = Traits::kN < (kAddsSums ? 256 : 128) ? 8 : 4;  // as many as there are registers for
+  static constexpr int kQuads = Traits::kN / 8 < kMost ? Traits::kN / 8 : kMost;
+  static constexpr int kCount = Traits::kN / 8 / kQuads;
+};
+
+struct PieceRange {
+  int first;
+  int end;
+  __device__ bool Has(int piece) const { return piece >= first && piece < end; }
+};
+
+// All but the pieces `kept`.
 template <class Traits>
 __device__ inline void LeaveShare(const DecodeParams& p, const TileShares& shares, const float (&sums)[Traits::kN / 2],
-                                  uint32_t thread) {
+                                  const PieceRange& kept, uint32_t thread) {
   uint4* share = ShareAt(p, shares, shares.own) + thread;
 #pragma unroll
   for (int j = 0; j < Traits::kN / 8; ++j) {
+    if (kept.Has(j / Pieces<Traits, true>::kQuads)) continue;
     uint32_t bits[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -117,25 +134,23 @@ __device__ inline void CopyPiece(const float (&sums)[kSums], int piece, float (&
   }
 }
 
-// Adds the tile's shares, and if kAddsSums `sums` before them, and writes y. A share's piece is asked for one step
-// ahead, where others' sums aren't in the way two steps. NOTE: a large batch's in pieces, in a loop that isn't
-// unrolled. As straight code, which runs once in a tile, it was fetched from memory each time: on an H100 the end of a
-// tile of 64 x 256 sums took 18 us, and takes 4.
+// Adds the tile's shares, and if kAddsSums `sums` before them, and writes y, of some pieces. A share's piece is asked
+// for one step ahead, where others' sums aren't in the way two steps. NOTE: a large batch's in pieces, in a loop that
+// isn't unrolled. As straight code, which runs once in a tile, it was fetched from memory each time: on an H100 the end
+// of a tile of 64 x 256 sums took 18 us, and takes 4.
 template <class Traits, bool kAddsSums>
 __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, const Box& box,
-                                  const float (&sums)[Traits::kN / 2], const TileShares& shares, uint32_t thread) {
-  constexpr int kQuads = Traits::kN / 8;
-  constexpr int kMost = Traits::kN < (kAddsSums ? 256 : 128) ? 8 : 4;  // as many as there are registers for
-  constexpr int kAtOnce = kQuads < kMost ? kQuads : kMost;
-  constexpr int kPieces = kQuads / kAtOnce;
+                                  const float (&sums)[Traits::kN / 2], const TileShares& shares,
+                                  const PieceRange& pieces, uint32_t thread) {
+  constexpr int kAtOnce = Pieces<Traits, kAddsSums>::kQuads;
   constexpr bool kTwoAhead = !kAddsSums && (Traits::kBoxes == 1 || Traits::kN < 64);
   const TileWriter<Traits::kF16> writer({p.y, p.epilogue, p.n, p.batch, work.part_offset + box.row, box.valid_rows},
                                         thread);
   // Steps through the shares of the first piece, then of the second, and so on.
   uint32_t asked = shares.first;
-  int asked_piece = shares.first < shares.end ? 0 : kPieces;
+  int asked_piece = shares.first < shares.end ? pieces.first : pieces.end;
   const auto ask_next = [&](ShareQuads<kAtOnce>& share) {
-    if (asked_piece == kPieces) return;
+    if (asked_piece == pieces.end) return;
     share.Ask(ShareAt(p, shares, asked) + thread + asked_piece * (kAtOnce * kWarpgroupThreads));
     if (++asked < shares.end) return;
     asked = shares.first;
@@ -146,7 +161,7 @@ __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, 
   ask_next(share);
   if constexpr (kTwoAhead) ask_next(later);
 #pragma unroll 1
-  for (int piece = 0; piece < kPieces; ++piece) {
+  for (int piece = pieces.first; piece < pieces.end; ++piece) {
     float total[kAtOnce][4] = {};
     if constexpr (kAddsSums) CopyPiece(sums, piece, total);
 #pragma unroll 1

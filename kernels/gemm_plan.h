@@ -27,6 +27,9 @@ inline constexpr uint32_t kMaxRemoteCtas = 32;  // one bit each in half a word
 inline constexpr uint32_t kLeastClusteredTile = 128;
 inline constexpr uint32_t kClusterCtas = 4;
 
+// The smallest batch tile whose tiles two CTAs can finish together.
+inline constexpr uint32_t kLeastHalvedTile = 256;
+
 struct DeviceTraits {
   uint32_t multiprocessors = 132;
   uint32_t clustered_ctas = 0;  // that run at once in clusters of kClusterCtas; 0: there are none
@@ -53,6 +56,10 @@ struct GemmPlan {
   uint32_t local_inflight_boxes = 0;
   // Whether L2 should fetch 256 bytes where HBM is asked for 128: a few per cent where W is nearly all that L2 moves.
   bool promote_local = false;
+  // Whether every local tile is two CTAs', half of its chunks and, at the end, half of its columns each. They are
+  // launched as a cluster, so that they can wait for each other. Only with `cluster` 1, local_ctas twice as many as
+  // tiles, an even number of chunks a tile, and an even number of remote CTAs.
+  bool halves = false;
   // Whether remote CTAs begin to read while the launch before still reads, with what it has given up of the window.
   bool early_link = true;
   // Whether the next launch's CTAs may start as soon as the launch before has ended, not only when local CTAs have
@@ -89,6 +96,13 @@ void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& d
               GemmPlan& plan);
 
 constexpr uint64_t DivideUp(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
+
+// Whether GemmPlan::halves may be true.
+constexpr bool CanHalve(uint64_t local_rows, uint64_t k, const GemmPlan& plan) {
+  return plan.batch_tile >= kLeastHalvedTile && plan.row_boxes == 1 && plan.cluster == 1 && local_rows > 0 &&
+         plan.local_ctas == 2 * DivideUp(local_rows, kBoxRows) && DivideUp(k, kChunkColumns) % 2 == 0 &&
+         plan.remote_ctas % 2 == 0;
+}
 
 // Chunks of the local part, whose tiles are row_boxes boxes high for each CTA of a cluster.
 constexpr uint64_t LocalChunks(uint64_t local_rows, uint64_t k, const GemmPlan& plan) {

@@ -288,7 +288,11 @@ class Runs {
     const Unit unit = local_.Next();
     const uint32_t first = unit.chunk == 0 ? work_.worker : work_.OwnerOf(unit.tile * work_.k_chunks);
     const bool to_end = unit.chunk + unit.chunks == work_.k_chunks;
-    return {unit.tile, unit.chunks, to_end, LocalShares<Traits>(work_, group_, first)};
+    if (work_.halves) {
+      const uint32_t other = work_.worker ^ 1;
+      return {unit.tile, unit.chunks, to_end, LocalShares<Traits>(work_, group_, other, other + 1)};
+    }
+    return {unit.tile, unit.chunks, to_end, LocalShares<Traits>(work_, group_, first, work_.worker)};
   }
 
   const DecodeParams& p_;
@@ -319,13 +323,15 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
     float sums[Traits::kN / 2];
     Multiply<Traits>(run.chunks, ring_address, shared, sums, places, group, lane, work.remote);
     if (box.valid_rows == 0) continue;
-    if (run.to_end) {
-      FinishTile<Traits, true>(p, work, box, sums, run.shares, thread);
-      continue;
-    }
-    LeaveShare<Traits>(p, run.shares, sums, thread);
-    if (work.remote && IsLastOfTile(p, run.tile, thread / kWarpThreads, lane)) {
-      FinishTile<Traits, false>(p, work, box, sums, run.shares, thread);
+    constexpr int kPieces = Pieces<Traits, true>::kCount;
+    PieceRange mine = {0, run.to_end ? kPieces : 0};  // to finish with these sums
+    if (Traits::kCanHalve && work.halves)
+      mine = work.worker % 2 == 0 ? PieceRange{0, kPieces / 2} : PieceRange{kPieces / 2, kPieces};
+    if (mine.end - mine.first < kPieces) LeaveShare<Traits>(p, run.shares, sums, mine, thread);
+    if (mine.first < mine.end) {
+      FinishTile<Traits, true>(p, work, box, sums, run.shares, mine, thread);
+    } else if (work.remote && IsLastOfTile(p, run.tile, thread / kWarpThreads, lane)) {
+      FinishTile<Traits, false>(p, work, box, sums, run.shares, {0, Pieces<Traits, false>::kCount}, thread);
     }
   }
 }
@@ -408,18 +414,19 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
 
 template <class Traits>
 cudaError_t Launch(const DecodeParams& params, const DecodeLaunch& launch, cudaStream_t stream) {
+  const uint32_t cluster = params.halves ? 2 : Traits::kCluster;
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = launch.overlap_previous ? 1 : 0;
   attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim = {Traits::kCluster, 1, 1};
+  attributes[1].val.clusterDim = {cluster, 1, 1};
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(params.remote_ctas + params.local_ctas);
   config.blockDim = dim3(Traits::kThreads);
   config.dynamicSmemBytes = Traits::kLaunchBytes;
   config.stream = stream;
   config.attrs = attributes;
-  config.numAttrs = Traits::kCluster > 1 ? 2 : 1;
+  config.numAttrs = cluster > 1 ? 2 : 1;
   return cudaLaunchKernelEx(&config, DecodeGemm<Traits>, params);
 }
 
@@ -507,6 +514,7 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
   params.remote_ctas = plan.remote_ctas;
   params.local_ctas = plan.local_ctas;
   params.local_inflight_stages = plan.local_inflight_boxes / plan.row_boxes;
+  params.halves = plan.halves;
   params.early_link = plan.early_link;
   params.early_release = plan.early_release;
   params.control = launch.control;
@@ -522,7 +530,8 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
       plan.local_ctas % plan.cluster != 0 ||
       plan.local_ctas / plan.cluster > LocalChunks(launch.local_rows, launch.k, plan) ||
       LocalChunks(launch.local_rows, launch.k, plan) > UINT32_MAX || (plan.remote_ctas == 0) != (remote_rows == 0) ||
-      (plan.local_ctas == 0) != (launch.local_rows == 0)) {
+      (plan.local_ctas == 0) != (launch.local_rows == 0) ||
+      (plan.halves && !CanHalve(launch.local_rows, launch.k, plan))) {
     return cudaErrorInvalidValue;
   }
   cudaError_t error = cudaErrorInvalidValue;

@@ -75,6 +75,25 @@ TEST_F(GemmTuningTest, ClustersGiveRightNumbers) {
   }
 }
 
+// Two CTAs for each local tile: the rows are all there or ragged, with and without a remote part beside them.
+TEST_F(GemmTuningTest, TilesInHalvesGiveRightNumbers) {
+  uint64_t seed = 200;
+  for (const auto& [n, local_rows] : {std::pair<uint64_t, uint64_t>{4096, 4096}, {4190, 4190}, {4540, 4096}}) {
+    for (const uint32_t batch : {129, 256}) {
+      for (const uint64_t k : {128, 2040, 4096}) {
+        const GemmPlan model = PlanGemm(batch, n, k, local_rows, {}, {});
+        const TuningChoice choice{1, 12, false, 4, 1};
+        EXPECT_EQ(ApplyChoice(choice, n, k, local_rows, {}, {}, model).halves,
+                  k == 4096 || (k == 2040 && n == local_rows))
+            << n << " x " << k;
+        const ElementType element = ++seed % 2 == 0 ? ElementType::kBf16 : ElementType::kF16;
+        ExpectRight({batch, n, k, local_rows, element}, choice, seed);
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
 TEST_F(GemmTuningTest, AMissingOrBrokenFileIsAnError) {
   EXPECT_EQ(CreateCudaGemmRunner(0, {.tuning_path = path_}).status().code(), absl::StatusCode::kNotFound);
   std::ofstream(path_) << "bf16,64\n";

@@ -106,6 +106,17 @@ TEST(PlanGemmTest, ATileIsSharedWhereThatCostsLessThanItSaves) {
   EXPECT_EQ(PlanGemm(256, 4'096, 4'096, 4'096, {}, {}).local_ctas, 128u) << "two for each tile";
 }
 
+TEST(PlanGemmTest, TilesAreFinishedInHalvesWhereTwoCtasHaveEach) {
+  EXPECT_TRUE(PlanGemm(256, 4'096, 4'096, 4'096, {}, {}).halves);
+  EXPECT_FALSE(PlanGemm(256, 4'100, 4'096, 4'096, {}, {}).halves) << "beside one remote CTA";
+  EXPECT_FALSE(PlanGemm(128, 4'096, 4'096, 4'096, {}, {}).halves) << "too few columns";
+  EXPECT_FALSE(PlanGemm(256, 4'096, 4'160, 4'096, {}, {}).halves) << "an odd number of chunks";
+  EXPECT_FALSE(PlanGemm(256, 6'144, 4'096, 6'144, {}, {}).halves) << "a CTA for each tile";
+  GemmPlan plan = PlanGemm(256, 4'096, 4'096, 4'096, {}, {});
+  plan.remote_ctas = 3;
+  EXPECT_FALSE(CanHalve(4'096, 4'096, plan));
+}
+
 TEST(PlanGemmTest, ALargeWindowTakesMoreCtas) {
   const GemmPlan narrow = PlanGemm(8, 8'192, 8'192, 0, {}, {.window_bytes = 128'000});
   const GemmPlan wide = PlanGemm(8, 8'192, 8'192, 0, {}, {.window_bytes = 512'000});
