@@ -69,7 +69,6 @@ struct AttentionOperands {
   // A promise that the launch before this one in the stream writes nothing of the lists and of the pools but every
   // sequence's last token: they are then read while that launch ends, which takes microseconds off a short context.
   // What a decode step gives: its lists are made before the first layer, and a layer's launch before appends a token.
-  // Where pages are remote, launches overlap only if the plan says so (AttentionPlan::remote_overlap).
   bool context_ready = false;
 };
 

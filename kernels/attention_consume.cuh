@@ -104,15 +104,10 @@ class Accumulator {
   // The shared address of a lane's row of 8 elements for ldmatrix: token `token`, columns 16 step + 8 half.
   template <class Visitor>
   __device__ static void ForSteps(uint32_t matrix, uint32_t token, uint32_t half, const Visitor& visit) {
-    constexpr uint32_t kRowPanels = Traits::kWholeRows ? Traits::kPanels : 1;
-    const uint32_t row = matrix + token * kRowPanels * Traits::kPanel * 2;
+    const uint32_t row = matrix + token * Traits::kPanel * 2;
 #pragma unroll
     for (uint32_t step = 0; step < Traits::kSteps; ++step) {
-      if constexpr (Traits::kWholeRows) {
-        const uint32_t panel = step / 4;  // the lowest bit of the row's number in the swizzle's pattern
-        const uint32_t vector = step % 4 * 2 ^ panel ^ (half ^ token * kRowPanels % 8);
-        visit(step, row + panel * Traits::kPanel * 2 + (vector << 4));
-      } else if constexpr (Traits::kSwizzled) {
+      if constexpr (Traits::kSwizzled) {
         const uint32_t panel = row + step / 4 * Traits::kPanelBytes;
         visit(step, panel + ((step % 4 * 2 ^ (half ^ token % 8)) << 4));
       } else {

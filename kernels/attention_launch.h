@@ -66,7 +66,6 @@ struct PoolLayout {
   uint32_t kv_heads = 0;
   uint32_t page_tokens = 0;
   uint32_t head_dim = 0;
-  bool whole_rows = false;  // as AttentionPlan's
 };
 
 // Encodes a pool, [pages, kv_heads, 2, page_tokens, head_dim], to be read a block at a time.

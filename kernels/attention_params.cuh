@@ -58,8 +58,7 @@ inline bool MakeParams(const AttentionLaunch& launch, AttentionParams& params) {
   const AttentionPlan& plan = launch.plan;
   return 1u << params.page_shift == launch.page_tokens && launch.page_tokens >= kBlockTokens &&
          launch.batch <= kMaxAttentionBatch && params.group <= kMaxGroup && plan.full_remote_ctas > 0 &&
-         plan.full_remote_ctas < plan.ctas && plan.full_remote_ctas <= kMaxRemoteCtas &&
-         plan.mixed_inflight_blocks > 0 && plan.local_inflight_blocks > 0;
+         plan.full_remote_ctas < plan.ctas && plan.full_remote_ctas <= kMaxRemoteCtas && plan.inflight_blocks > 0;
 }
 
 // Calls `visit` with the Traits<head_dim, f16> of an instance, if there is one.

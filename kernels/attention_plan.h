@@ -43,20 +43,9 @@ struct AttentionPlan {
   uint32_t full_remote_ctas = 0;  // that fill the link
   // Time of a remote block by that of a local one, each tier read at its full rate.
   float remote_by_local_time = 0;
-  // Blocks that a local CTA has in flight, with and without remote reads beside it.
-  uint32_t mixed_inflight_blocks = 0;
-  uint32_t local_inflight_blocks = 0;
+  uint32_t inflight_blocks = 0;  // that a local CTA has in flight
   // Time that a CTA takes to start and end a piece by that of a local block at HBM's full rate. 0: as if it took none.
   float piece_by_local_time = 0;
-  // Whether launches with remote pages overlap the one before and the next, as those without do.
-  bool remote_overlap = false;
-  // At head_dim 128, whether a block's rows lie whole in shared memory, so that TMA reads HBM from end to end; else in
-  // two panels, halves of rows, which cost the consumers no conflict of two. Maps are encoded for one of them.
-  bool whole_rows = false;
-  // At head_dim 128, whether a CTA has half an SM and a ring a third as long, so that the next launch's starts and
-  // fills its own while this one ends. CTAs of a launch are still one an SM.
-  bool half_sm = false;
-  bool evict_first = true;  // L2 may forget what was read first
 };
 
 AttentionPlan PlanAttention(uint32_t head_dim, const DeviceTraits& device, const LinkTraits& link);

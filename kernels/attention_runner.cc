@@ -21,18 +21,16 @@ constexpr uint32_t kMaxHeadDim = 128;
 // share a place are encoded again whenever they take turns, which costs a microsecond.
 class PoolMaps {
  public:
-  absl::StatusOr<CUtensorMap> Get(const AttentionShape& shape, uint64_t pool, uint64_t pages, bool whole_rows,
-                                  bool promote) {
-    const Key key{pool, pages, shape.kv_heads, shape.head_dim, shape.page_tokens, shape.element, whole_rows, promote};
+  absl::StatusOr<CUtensorMap> Get(const AttentionShape& shape, uint64_t pool, uint64_t pages, bool promote) {
+    const Key key{pool, pages, shape.kv_heads, shape.head_dim, shape.page_tokens, shape.element, promote};
     constexpr uint64_t kMix = 0x9E37'79B9'7F4A'7C15;
     Entry& entry = entries_[(pool * kMix >> 32) % entries_.size()];
     if (entry.key == key) return entry.map;
     entry.key = {};
     DAK_RETURN_IF_ERROR(FromCuda(
-        EncodePages(
-            &entry.map, reinterpret_cast<const void*>(pool),
-            {shape.element == ElementType::kF16, pages, shape.kv_heads, shape.page_tokens, shape.head_dim, whole_rows},
-            promote ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_NONE),
+        EncodePages(&entry.map, reinterpret_cast<const void*>(pool),
+                    {shape.element == ElementType::kF16, pages, shape.kv_heads, shape.page_tokens, shape.head_dim},
+                    promote ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_NONE),
         "cuTensorMapEncodeTiled"));
     entry.key = key;
     return entry.map;
@@ -46,7 +44,6 @@ class PoolMaps {
     uint32_t head_dim = 0;
     uint32_t page_tokens = 0;
     ElementType element = ElementType::kBf16;
-    bool whole_rows = false;
     bool promote = false;
     bool operator==(const Key&) const = default;
   };
@@ -103,12 +100,10 @@ class CudaAttentionRunner final : public AttentionRunner {
                       "launching plain decode attention");
     }
     if (shape.local_pages > 0) {
-      DAK_ASSIGN_OR_RETURN(launch.local_map,
-                           maps_.Get(shape, operands.kv_local, shape.local_pages, launch.plan.whole_rows, true));
+      DAK_ASSIGN_OR_RETURN(launch.local_map, maps_.Get(shape, operands.kv_local, shape.local_pages, true));
     }
     if (shape.remote_pages > 0) {
-      DAK_ASSIGN_OR_RETURN(launch.remote_map,
-                           maps_.Get(shape, operands.kv_remote, shape.remote_pages, launch.plan.whole_rows, false));
+      DAK_ASSIGN_OR_RETURN(launch.remote_map, maps_.Get(shape, operands.kv_remote, shape.remote_pages, false));
     }
     return FromCuda(LaunchAttention(launch, static_cast<cudaStream_t>(stream)), "launching decode attention");
   }

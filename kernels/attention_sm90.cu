@@ -8,13 +8,6 @@
 namespace dak::kernels {
 namespace {
 
-// NOTE: with remote pages only where the plan says so: on an H100 such launches never ended, with a ring of 11 stages,
-// which by itself is wrong (RingStages). By the rules of decode_remote.cuh they may: a launch that may start has all
-// CTAs of the one before resident, and those wait for none of its own.
-__host__ __device__ inline bool MayOverlap(const AttentionParams& p) {
-  return p.remote_counts == nullptr || p.plan.remote_overlap;
-}
-
 // ---- Producer: a warp that keeps the ring full ----------------------------------------------------------------------
 
 // Its lanes look up 32 blocks' pages at once, one batch ahead, so that no read waits for the block table; its first
@@ -24,18 +17,11 @@ class PageProducer {
  public:
   __device__ PageProducer(const AttentionParams& p, const AttentionWork& work, uint8_t* ring, AttentionShared& shared,
                           uint32_t lane)
-      : p_(p),
-        work_(work),
-        ring_(ring),
-        shared_(shared),
-        lane_(lane),
-        policy_(p.plan.evict_first ? ptx::EvictFirstPolicy() : ptx::EvictNormalPolicy()) {}
+      : p_(p), work_(work), ring_(ring), shared_(shared), lane_(lane), policy_(ptx::EvictFirstPolicy()) {}
 
   __device__ void RunLocal() {
     if (lane_ == 0) ptx::PrefetchTensorMap(&p_.local_map);
-    const uint32_t wanted =
-        work_.kinds[kRemote].total > 0 ? p_.plan.mixed_inflight_blocks : p_.plan.local_inflight_blocks;
-    const uint32_t most = min(wanted, Traits::kWStages);
+    const uint32_t most = min(p_.plan.inflight_blocks, Traits::kWStages);
     ForBlocks([&](uint32_t i, int32_t row) {
       WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
       if (i >= most) {
@@ -72,7 +58,7 @@ class PageProducer {
   };
 
   // Calls `read` on the first lane with every block's number in this CTA and its row. A ring is filled while the launch
-  // before ends, if it may, and no further than to a block that it may not.
+  // before ends, and no further than to a block that the launch before may be writing.
   template <class Read>
   __device__ void ForBlocks(const Read& read) {
     BlockRow mine = RowOf(work_.begin + lane_);
@@ -100,7 +86,7 @@ class PageProducer {
     if (follows_) return;
     follows_ = true;
     ptx::WaitForPreviousGrid();
-    if (MayOverlap(p_)) ptx::ReleaseNextGrid();
+    ptx::ReleaseNextGrid();
   }
 
   // A page that isn't in the pool gives a row past its end, for which TMA reads zeros.
@@ -118,7 +104,7 @@ class PageProducer {
     uint64_t* full = &shared_.w_full[place_.stage];
     cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
                                          uint32_t{Traits::kStageBytes});
-    ptx::TmaLoadRows4d<Traits::kWholeRows>(ring_ + place_.stage * Traits::kStageBytes, map, row, full, policy_);
+    ptx::TmaLoadRows4d(ring_ + place_.stage * Traits::kStageBytes, map, row, full, policy_);
     place_.Advance(Traits::kWStages);
   }
 
@@ -145,8 +131,7 @@ __device__ inline void InitialiseShared(AttentionShared& shared, uint32_t stages
 }
 
 template <class Traits>
-__global__ __launch_bounds__(kAttentionThreads,
-                             Traits::kCtasPerSm) void DecodeAttention(const __grid_constant__ AttentionParams p) {
+__global__ __launch_bounds__(kAttentionThreads, 1) void DecodeAttention(const __grid_constant__ AttentionParams p) {
   // Phase 1: shared memory and barriers. A block is in when its bytes are, and free when a warp of each tile has read
   // it.
   extern __shared__ uint8_t raw[];
@@ -182,6 +167,7 @@ __global__ __launch_bounds__(kAttentionThreads,
     if (work.kind == kRemote) {
       RunMeter(p, work, shared);
     } else if (blockIdx.x == 0) {
+      ptx::WaitForPreviousGrid();                        // which publishes before this one
       atomicAdd(Word(&p.workspace.link->passes), 1ull);  // no remote part: only the count of operations
       if (p.report != nullptr) Publish(p);
     }
@@ -194,7 +180,7 @@ template <class Traits>
 cudaError_t Launch(const AttentionParams& params, cudaStream_t stream) {
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = MayOverlap(params) ? 1 : 0;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(params.plan.ctas);
   config.blockDim = dim3(kAttentionThreads);
@@ -205,53 +191,18 @@ cudaError_t Launch(const AttentionParams& params, cudaStream_t stream) {
   return cudaLaunchKernelEx(&config, DecodeAttention<Traits>, params);
 }
 
-template <bool kF16, class Visitor>
-void ForVariant(const AttentionPlan& plan, const Visitor& visit) {
-  if (plan.whole_rows && plan.half_sm) {
-    visit(AttentionTraits<kVariantsHeadDim, kF16, true, true>());
-  } else if (plan.whole_rows) {
-    visit(AttentionTraits<kVariantsHeadDim, kF16, true, false>());
-  } else {
-    visit(AttentionTraits<kVariantsHeadDim, kF16, false, true>());
-  }
-}
-
-// Calls `visit` with the Traits of the instance for this shape and plan, if there is one.
-template <class Visitor>
-void ForInstance(uint32_t head_dim, bool f16, const AttentionPlan& plan, const Visitor& visit) {
-  if (head_dim != kVariantsHeadDim || (!plan.whole_rows && !plan.half_sm)) {
-    ForHeadDim<PanelTraits>(head_dim, f16, visit);
-  } else if (f16) {
-    ForVariant<true>(plan, visit);
-  } else {
-    ForVariant<false>(plan, visit);
-  }
-}
-
 }  // namespace
 
 cudaError_t PrepareAttention() {
   cudaError_t error = cudaSuccess;
-  const auto prepare = [&](auto instance) {
-    using Traits = decltype(instance);
-    if (error != cudaSuccess) return;
-    error = cudaFuncSetAttribute(DecodeAttention<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 Traits::kLaunchBytes);
-    // Else the driver may leave L1 so much that one CTA fits.
-    if (error != cudaSuccess || Traits::kCtasPerSm == 1) return;
-    error = cudaFuncSetAttribute(DecodeAttention<Traits>, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                 cudaSharedmemCarveoutMaxShared);
-  };
   for (const uint32_t head_dim : {64u, 80u, 96u, 128u}) {
     for (const bool f16 : {false, true}) {
-      for (const bool whole_rows : {false, true}) {
-        for (const bool half_sm : {false, true}) {
-          AttentionPlan plan;
-          plan.whole_rows = whole_rows;
-          plan.half_sm = half_sm;
-          ForInstance(head_dim, f16, plan, prepare);
-        }
-      }
+      ForHeadDim<AttentionTraits>(head_dim, f16, [&](auto instance) {
+        using Traits = decltype(instance);
+        if (error != cudaSuccess) return;
+        error = cudaFuncSetAttribute(DecodeAttention<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     Traits::kLaunchBytes);
+      });
     }
   }
   return error;
@@ -261,8 +212,8 @@ cudaError_t LaunchAttention(const AttentionLaunch& launch, cudaStream_t stream) 
   AttentionParams params{};
   if (!MakeParams(launch, params)) return cudaErrorInvalidValue;
   cudaError_t error = cudaErrorInvalidValue;
-  ForInstance(launch.head_dim, launch.f16, launch.plan,
-              [&](auto instance) { error = Launch<decltype(instance)>(params, stream); });
+  ForHeadDim<AttentionTraits>(launch.head_dim, launch.f16,
+                              [&](auto instance) { error = Launch<decltype(instance)>(params, stream); });
   return error;
 }
 
@@ -275,21 +226,14 @@ cudaError_t EncodePages(CUtensorMap* map, const void* pool, const PoolLayout& la
       cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, kFirstVersion, cudaEnableDefault, &found);
   if (error != cudaSuccess) return error;
   if (found != cudaDriverEntryPointSuccess) return cudaErrorSymbolNotFound;
-  // Columns of a panel, rows, panels, and keys or values: so one box is a whole block, whatever the page's size. Whole
-  // rows have panels before rows.
+  // Columns of a panel, rows, panels, and keys or values: so one box is a whole block, whatever the page's size.
   const bool swizzled = layout.head_dim % 64 == 0;
   const uint32_t panel = swizzled ? 64 : layout.head_dim;
-  const uint32_t rows = UsesWholeRows(layout.head_dim, layout.whole_rows) ? 2 : 1;
-  const uint32_t panels = 3 - rows;
-  cuuint64_t extents[4] = {panel, 0, 0, 2};
-  extents[rows] = layout.pages * layout.kv_heads * 2 * layout.page_tokens;
-  extents[panels] = layout.head_dim / panel;
-  cuuint64_t strides[3] = {0, 0, uint64_t{layout.page_tokens} * layout.head_dim * 2};
-  strides[rows - 1] = uint64_t{layout.head_dim} * 2;
-  strides[panels - 1] = uint64_t{panel} * 2;
-  cuuint32_t box[4] = {panel, 0, 0, 2};
-  box[rows] = kBlockTokens;
-  box[panels] = layout.head_dim / panel;
+  const uint32_t panels = layout.head_dim / panel;
+  const cuuint64_t extents[4] = {panel, layout.pages * layout.kv_heads * 2 * layout.page_tokens, panels, 2};
+  const cuuint64_t row_bytes = uint64_t{layout.head_dim} * 2;
+  const cuuint64_t strides[3] = {row_bytes, uint64_t{panel} * 2, layout.page_tokens * row_bytes};
+  const cuuint32_t box[4] = {panel, kBlockTokens, panels, 2};
   const cuuint32_t steps[4] = {1, 1, 1, 1};
   const CUresult result = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry)(
       map, layout.f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void*>(pool),

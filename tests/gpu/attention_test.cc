@@ -171,36 +171,40 @@ TEST_F(AttentionTest, GraphsReplayWhileContextsGrow) {
 TEST_F(AttentionTest, ALaunchSeesWhatTheOneBeforeItWrote) {
   // The output of the first is q of the second, which overlaps it.
   AttentionProblem first({8, 8, 128, 16, ElementType::kBf16, {2000, 100}, 0.2}, 1);
-  AttentionProblem second({8, 8, 128, 16, ElementType::kBf16, {70, 70}, 0}, 2);
-  AttentionOperands chained = second.operands();
-  chained.q = first.operands().out;
-  Launch(first);
-  Wait();
-  ASSERT_TRUE(runner_->Launch(second.shape(), chained, {}, stream_).ok());
-  Wait();
-  const std::vector<uint16_t> expected = second.Output();
-  for (int i = 0; i < 20; ++i) {
-    first.Poison();
-    second.Poison();
+  for (const double remote_share : {0.0, 0.5, 1.0}) {
+    AttentionProblem second({8, 8, 128, 16, ElementType::kBf16, {70, 70}, remote_share}, 2);
+    AttentionOperands chained = second.operands();
+    chained.q = first.operands().out;
     Launch(first);
+    Wait();
     ASSERT_TRUE(runner_->Launch(second.shape(), chained, {}, stream_).ok());
     Wait();
-    ASSERT_EQ(second.Output(), expected) << "time " << i;
+    const std::vector<uint16_t> expected = second.Output();
+    for (int i = 0; i < 20; ++i) {
+      first.Poison();
+      second.Poison();
+      Launch(first);
+      ASSERT_TRUE(runner_->Launch(second.shape(), chained, {}, stream_).ok());
+      Wait();
+      ASSERT_EQ(second.Output(), expected) << "time " << i << " remote_share " << remote_share;
+    }
   }
 }
 
 TEST_F(AttentionTest, ALaunchSeesTheContextThatTheOneBeforeItWrote) {
   // The output of the first, 16 heads of 128, is one page of one KV head of the second: 16 keys or 16 values.
   AttentionProblem first({16, 16, 128, 16, ElementType::kBf16, {3000}, 0.1}, 1);
-  for (const bool only_last_token : {false, true}) {
+  for (const auto& [only_last_token, remote] : {std::pair(false, false), {false, true}, {true, false}, {true, true}}) {
+    SCOPED_TRACE(testing::Message() << "only_last_token " << only_last_token << " remote " << remote);
     // Where only the last token is written there is no need to wait for the rest.
-    AttentionProblem second({1, 1, 128, 16, ElementType::kBf16, {only_last_token ? 1 : 16}, 0}, 2);
+    AttentionProblem second({1, 1, 128, 16, ElementType::kBf16, {only_last_token ? 1 : 16}, remote ? 1.0 : 0.0}, 2);
     second.SetContextReady(only_last_token);
     AttentionOperands writes = first.operands();
     int32_t page = 0;
     Check(cudaMemcpy(&page, reinterpret_cast<void*>(second.operands().block_table), 4, cudaMemcpyDefault),
           "cudaMemcpy");
-    writes.out = second.operands().kv_local + static_cast<uint64_t>(page) * 2 * 16 * 128 * 2 + 16 * 128 * 2;  // values
+    const uint64_t pool = remote ? second.operands().kv_remote : second.operands().kv_local;
+    writes.out = pool + static_cast<uint64_t>(page) * 2 * 16 * 128 * 2 + 16 * 128 * 2;  // values
     ASSERT_TRUE(runner_->Launch(first.shape(), writes, {}, stream_).ok());
     Wait();
     Launch(second);
@@ -212,7 +216,7 @@ TEST_F(AttentionTest, ALaunchSeesTheContextThatTheOneBeforeItWrote) {
       ASSERT_TRUE(runner_->Launch(first.shape(), writes, {}, stream_).ok());
       Launch(second);
       Wait();
-      ASSERT_EQ(second.Output(), expected) << "time " << i << " only_last_token " << only_last_token;
+      ASSERT_EQ(second.Output(), expected) << "time " << i;
     }
   }
 }

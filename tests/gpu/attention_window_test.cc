@@ -50,6 +50,30 @@ TEST_F(AttentionWindowTest, AWindowThatChangesAllTheTimeIsNeverExceeded) {
   ExpectAChangingWindowKept(problem, 10, problem.remote_bytes());
 }
 
+TEST_F(AttentionWindowTest, LaunchesThatOverlapShareWindowReportAndWorkspace) {
+  constexpr uint64_t kWindow = 12 * kBoxBytes;
+  std::vector<std::unique_ptr<AttentionProblem>> problems;
+  for (const double remote_share : {0.1, 1.0, 0.0, 0.5, 0.02, 0.0}) {
+    const AttentionCase attention{32, 8, 128, 16, ElementType::kBf16, {3000, 0, 77, 500}, remote_share};
+    problems.push_back(std::make_unique<AttentionProblem>(attention, problems.size() + 1));
+  }
+  SetWindow(kWindow);
+  uint64_t bytes = 0;
+  for (uint64_t i = 1; i <= 20; ++i) {
+    for (const auto& problem : problems) {
+      problem->Poison();
+      bytes += problem->remote_bytes();
+    }
+    for (const auto& problem : problems) Launch(*problem);
+    Wait();
+    ASSERT_EQ(report_->bytes, bytes) << "time " << i;
+    ASSERT_EQ(report_->passes, i * problems.size());
+    ASSERT_EQ(report_->inflight_bytes, 0u);
+    ASSERT_LE(report_->inflight_peak_bytes, kWindow);
+  }
+  for (const auto& problem : problems) EXPECT_LE(problem->RelativeError(), problem->Tolerance());
+}
+
 TEST_F(AttentionWindowTest, SharesItsWindowAndReportWithAGemmRunner) {
   constexpr uint64_t kWindow = 12 * kBoxBytes;
   auto gemm = CreateCudaGemmRunner(0);

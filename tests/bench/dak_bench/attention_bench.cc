@@ -116,27 +116,16 @@ class Tuner {
 
 void TuneRemote(Tuner& tuner, uint32_t full_ctas) {
   using kernels::AttentionPlan;
-  for (const uint32_t blocks : {4u, 8u, 12u, 16u, 24u}) {
-    tuner.Try("mixed blocks " + std::to_string(blocks), [=](AttentionPlan& p) { p.mixed_inflight_blocks = blocks; });
-  }
   for (const uint32_t ctas : {3u, 6u, 8u, 12u, 16u, 24u}) {
     if (ctas == full_ctas) continue;
-    tuner.Try("remote CTAs " + std::to_string(ctas), [=](AttentionPlan& p) { p.full_remote_ctas = ctas; });
+    tuner.Try("remote CTAs " + std::to_string(ctas), [=](AttentionPlan& p) {
+      p.full_remote_ctas = ctas;
+      p.piece_by_local_time = 0;  // else many short pieces ask for a number of their own
+    });
   }
   tuner.Try("pieces for nothing", [](AttentionPlan& p) { p.piece_by_local_time = 0; });
   tuner.Try("pieces at half", [](AttentionPlan& p) { p.piece_by_local_time /= 2; });
   tuner.Try("pieces at double", [](AttentionPlan& p) { p.piece_by_local_time *= 2; });
-  tuner.Try("remote overlap", [](AttentionPlan& p) { p.remote_overlap = !p.remote_overlap; });
-  tuner.Try("remote overlap, half an SM", [](AttentionPlan& p) {
-    p.remote_overlap = !p.remote_overlap;
-    p.half_sm = !p.half_sm;
-  });
-  for (const uint32_t blocks : {8u, 12u}) {
-    tuner.Try("remote overlap, mixed " + std::to_string(blocks), [=](AttentionPlan& p) {
-      p.remote_overlap = !p.remote_overlap;
-      p.mixed_inflight_blocks = blocks;
-    });
-  }
 }
 
 void Tune(Context& context, AttentionOperation& operation, const AttentionConfig& config, double limit_s) {
@@ -145,20 +134,11 @@ void Tune(Context& context, AttentionOperation& operation, const AttentionConfig
               config.context, config.ratio, limit_s * 1e6);
   Tuner tuner(context, operation, limit_s);
   tuner.TryAsPlanned("as planned");
-  for (const uint32_t blocks : {6u, 8u, 16u, 20u, 24u}) {
-    if (config.remote_pages() > 0) break;
-    tuner.Try("local blocks " + std::to_string(blocks), [=](AttentionPlan& p) { p.local_inflight_blocks = blocks; });
+  for (const uint32_t blocks : {4u, 6u, 12u, 16u, 24u}) {
+    tuner.Try("blocks in flight " + std::to_string(blocks), [=](AttentionPlan& p) { p.inflight_blocks = blocks; });
   }
-  tuner.Try("whole rows", [](AttentionPlan& p) { p.whole_rows = !p.whole_rows; });
-  tuner.Try("half an SM", [](AttentionPlan& p) { p.half_sm = !p.half_sm; });
-  tuner.Try("half an SM, whole rows", [](AttentionPlan& p) {
-    p.half_sm = !p.half_sm;
-    p.whole_rows = !p.whole_rows;
-  });
-  tuner.Try("evict first off", [](AttentionPlan& p) { p.evict_first = !p.evict_first; });
   operation.SetPromotion(false);
   tuner.TryAsPlanned("no promotion");
-  tuner.Try("whole rows, no promotion", [](AttentionPlan& p) { p.whole_rows = !p.whole_rows; });
   operation.SetPromotion(true);
   operation.SetContextReady(false);
   tuner.TryAsPlanned("context not ready");
@@ -168,9 +148,7 @@ void Tune(Context& context, AttentionOperation& operation, const AttentionConfig
     in_order.in_order = true;
     AttentionOperation ordered(context, in_order);
     ordered.SetWindow(operation.window());
-    Tuner ordered_tuner(context, ordered, limit_s);
-    ordered_tuner.TryAsPlanned("pages in order");
-    ordered_tuner.Try("pages in order, whole rows", [](AttentionPlan& p) { p.whole_rows = !p.whole_rows; });
+    Tuner(context, ordered, limit_s).TryAsPlanned("pages in order");
   }
   if (config.remote_pages() > 0) TuneRemote(tuner, operation.plan().full_remote_ctas);
   tuner.TryAsPlanned("as planned, again");

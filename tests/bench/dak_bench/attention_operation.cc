@@ -73,6 +73,7 @@ AttentionOperation::AttentionOperation(Context& context, const AttentionConfig& 
   launch_.workspace = {DeviceMemory<kernels::LinkCounters>(1), DeviceMemory<float>(rows * config.head_dim),
                        DeviceMemory<float2>(rows), DeviceMemory<uint32_t>(size_t{config.batch} * config.kv_heads)};
   MakeTables();
+  SetPromotion(true);
   DAK_CUDA(cudaDeviceSynchronize());
 }
 
@@ -105,19 +106,17 @@ void AttentionOperation::MakeTables() {
   lengths_ = Upload(std::vector<int32_t>(config_.batch, static_cast<int32_t>(config_.context)));
   counts_ = Upload(counts);
   launch_.lengths = lengths_;
-  if (remote > 0) launch_.remote_counts = counts_;  // else launches may overlap
+  if (remote > 0) launch_.remote_counts = counts_;
 }
 
-void AttentionOperation::EncodeMaps(bool whole_rows) {
-  if (encoded_ == Encoded{whole_rows, promote_}) return;
-  encoded_ = Encoded{whole_rows, promote_};
+void AttentionOperation::SetPromotion(bool promote_local) {
   const auto encode = [&](CUtensorMap* map, const void* pool, uint64_t bytes, bool promote) {
     const uint64_t pages = bytes / config_.page_bytes();
-    DAK_CUDA(kernels::EncodePages(
-        map, pool, {context_.f16, pages, config_.kv_heads, config_.page_tokens, config_.head_dim, whole_rows},
-        promote ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_NONE));
+    DAK_CUDA(kernels::EncodePages(map, pool,
+                                  {context_.f16, pages, config_.kv_heads, config_.page_tokens, config_.head_dim},
+                                  promote ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_NONE));
   };
-  encode(&launch_.local_map, context_.hbm, context_.hbm_bytes, promote_);
+  encode(&launch_.local_map, context_.hbm, context_.hbm_bytes, promote_local);
   encode(&launch_.remote_map, context_.host, context_.host_bytes, false);
 }
 
@@ -135,7 +134,6 @@ AttentionOperation::~AttentionOperation() {
 void AttentionOperation::Launch(size_t copy, const kernels::AttentionPlan& plan) {
   launch_.block_table = tables_ + copy % copies_ * config_.batch * launch_.max_pages;
   launch_.plan = plan;
-  EncodeMaps(plan.whole_rows);
   DAK_CUDA(kernels::LaunchAttention(launch_, context_.stream));
 }
 

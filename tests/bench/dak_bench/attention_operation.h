@@ -3,7 +3,6 @@
 #define DAK_TESTS_BENCH_DAK_BENCH_ATTENTION_OPERATION_H_
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,31 +44,21 @@ class AttentionOperation {
   void Launch(size_t copy, const kernels::AttentionPlan& plan);
   void SetWindow(uint64_t bytes) { control_->window_bytes = bytes; }
   uint64_t window() const { return control_->window_bytes; }
-  // Whether L2 fetches 256 bytes where HBM is asked for 128; at first it does.
-  void SetPromotion(bool promote) { promote_ = promote; }
+  // Encodes the pools' maps. Whether L2 fetches 256 bytes where HBM is asked for 128; at first it does.
+  void SetPromotion(bool promote_local);
   void SetContextReady(bool ready) { launch_.context_ready = ready; }
   v1::LinkReport report() const { return *report_; }
   // Of copy 0, poisoned before, against float64 on the device.
   double RelativeError(const kernels::AttentionPlan& plan);
 
  private:
-  // What the maps were encoded for.
-  struct Encoded {
-    bool whole_rows = false;
-    bool promote = false;
-    bool operator==(const Encoded&) const = default;
-  };
-
   void MakeTables();
-  void EncodeMaps(bool whole_rows);
 
   Context& context_;
   AttentionConfig config_;
   size_t copies_ = 0;
   kernels::AttentionLaunch launch_;
   kernels::AttentionPlan plan_;
-  std::optional<Encoded> encoded_;
-  bool promote_ = true;
   uint8_t* pages_ = nullptr;
   v1::LinkControl* control_ = nullptr;
   v1::LinkReport* report_ = nullptr;

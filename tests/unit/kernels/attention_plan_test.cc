@@ -18,8 +18,7 @@ TEST(PlanAttentionTest, EveryTierWithBlocksGetsCtasThatAllHaveSome) {
     ASSERT_GE(plan.full_remote_ctas, 1u);
     ASSERT_LE(plan.full_remote_ctas, kMaxRemoteCtas);
     ASSERT_LT(plan.full_remote_ctas, plan.ctas);
-    ASSERT_GE(plan.mixed_inflight_blocks, 1u);
-    ASSERT_GE(plan.local_inflight_blocks, plan.mixed_inflight_blocks);
+    ASSERT_GE(plan.inflight_blocks, 1u);
     const auto blocks = [&] {
       return static_cast<uint32_t>(random() % 4 == 0 ? random() % 3 : random() % 2 == 0 ? random() % 300 : random());
     };
@@ -110,7 +109,7 @@ TEST(KindWorkTest, EveryBlockIsInItsOwnersRangeWhateverTheNumbers) {
 }
 
 TEST(PlanAttentionTest, ReadsInFlightFollowTheBlocksSize) {
-  EXPECT_EQ(PlanAttention(128, {}, {}).local_inflight_blocks * 2, PlanAttention(64, {}, {}).local_inflight_blocks);
+  EXPECT_EQ(PlanAttention(128, {}, {}).inflight_blocks * 2, PlanAttention(64, {}, {}).inflight_blocks);
 }
 
 }  // namespace
