@@ -77,7 +77,9 @@ PrefillPlan PlanPrefillTile(uint32_t row_boxes, uint32_t batch, uint64_t n, uint
   plan.keep_x = static_cast<double>(batch) * static_cast<double>(k) * 2 <= traits.kept_bytes;
   if (layout.remote_boxes == 0) return WithFetchers(plan, 0, device);
   PrefillPlan best = WithFetchers(plan, kPrefillClusterCtas, device);
-  const uint32_t most = std::min({traits.most_fetchers, kMaxPrefillFetchers, device.multiprocessors / 4});
+  const uint32_t allowed = std::min({traits.most_fetchers, kMaxPrefillFetchers, device.multiprocessors / 4});
+  // All would take turns in a window of fewer boxes.
+  const double most = std::min<double>(allowed, link.window_bytes / kBoxBytes);
   for (uint32_t fetchers = 2 * kPrefillClusterCtas; fetchers <= most; fetchers += kPrefillClusterCtas) {
     const PrefillPlan more = WithFetchers(plan, fetchers, device);
     const double most_s = ModelPrefillSeconds(best, device, link, traits) * (1 - kLeastFetcherGain);

@@ -83,6 +83,15 @@ TEST(PlanPrefillTest, SlowFetchersAreAsManyAsTheTraitsAllow) {
   }
 }
 
+TEST(PlanPrefillTest, FetchersHaveABoxOfTheExpectedWindowEach) {
+  for (const uint32_t boxes : {0u, 2u, 4u, 6u, 32u}) {
+    LinkTraits link;
+    link.window_bytes = boxes * double{kBoxBytes};
+    const uint32_t fetchers = PlanPrefill(2'048, 28'672, 4'096, 24'832, {}, link).fetchers;
+    EXPECT_EQ(fetchers, std::clamp(boxes, 2u, 6u)) << boxes;
+  }
+}
+
 TEST(PlanPrefillTest, TheFirstWaveIsLocalWhereTheOthersHaveRoom) {
   const PrefillPlan plan = PlanPrefill(2'048, 4'096, 4'096, 3'584, {}, {});
   EXPECT_EQ(plan.layout.first_remote_tile, 8u);  // 64 clusters, 8 pairs
