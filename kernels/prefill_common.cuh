@@ -27,7 +27,6 @@ struct PrefillParams {
   uint32_t fetchers;
   bool has_y_map;
   bool keep_x;
-  bool threads_store;
 };
 
 // How a template instance lies in shared memory: stages of x's and W's chunks, then what y is staged in: two boxes of

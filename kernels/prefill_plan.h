@@ -2,7 +2,9 @@
 //
 // Clusters of two CTAs work on items (kernels/prefill_layout.h): both CTAs need the same rows of W, each for a batch
 // tile of its own. As many items as there are clusters run at once, a *wave*. *Fetchers* are CTAs that bring the remote
-// chunks into a ring in HBM, where all items find them: so each remote byte crosses the link once.
+// chunks into a ring in HBM, where all items find them: so each remote byte crosses the link once. More of them bring
+// more of the link's rate, and leave fewer clusters for the products, which may need one wave more: the plan has as
+// many as take least by the model.
 //
 // The ring is why the kernel can't get stuck: it holds a whole group (PlanPrefill sees to it), groups are fetched one
 // after another, and items are taken in order by clusters that run already. So the oldest group that is still worked
@@ -29,15 +31,16 @@ inline constexpr uint64_t kPrefillRingBytes = uint64_t{kPrefillRingSlots} * kBox
 // The largest k where rows are remote: the ring holds the chunks of a tile of two boxes.
 inline constexpr uint64_t kMaxPrefillRemoteK = uint64_t{kPrefillRingSlots} / 2 * kChunkColumns;
 
-// What the tensor cores and L2 give a chunk's work; DeviceTraits and LinkTraits have the rest.
+// What the tensor cores and L2 give a chunk's work, and what fetchers bring; DeviceTraits and LinkTraits have the rest.
+// The defaults are an H100's (docs/kernels-prefill.md).
 struct PrefillTraits {
-  double flops_per_s = 700e12;          // of the whole device, in a long product
-  double l2_bytes_per_s = 5.5e12;       // into shared memory, multicast bytes counted once
-  double tile_overhead_s = 1.5e-6;      // between two items of a cluster
-  double fetcher_bytes_per_s = 12.8e9;  // that one fetcher reads
-  uint32_t most_fetchers = 4;           // even, 2 to kMaxPrefillFetchers
-  bool threads_store = false;           // PrefillPlan's
-  double kept_bytes = 24e6;             // of x, that L2 holds beside W
+  double flops_per_s = 820e12;                   // of the whole device, while all SMs have an item
+  double l2_bytes_per_s = 7.3e12;                // into shared memory, multicast bytes counted once
+  double tile_overhead_s = 1.4e-6;               // between two items of a cluster
+  double fetcher_bytes_per_s = 11e9;             // that one fetcher brings beside products
+  double fetch_latency_s = 18e-6;                // until the first chunk is there, and from the last one to the end
+  uint32_t most_fetchers = kMaxPrefillFetchers;  // even, 2 to kMaxPrefillFetchers
+  double kept_bytes = 24e6;                      // of x, that L2 holds beside W
 };
 
 struct PrefillPlan {
@@ -45,8 +48,6 @@ struct PrefillPlan {
   uint32_t clusters = 0;  // that multiply
   uint32_t fetchers = 0;  // 0 without remote rows, else even and at most kMaxPrefillFetchers
   bool keep_x = false;    // in L2, before all else: every wave reads it again
-  // Fetchers' threads write to the ring, not TMA, which then only reads: docs/kernels-prefill.md.
-  bool threads_store = false;
 };
 
 // `batch` 1 to kMaxPrefillBatch, `n` and `k` at least 1, `local_rows` at most n, and `k` at most kMaxPrefillRemoteK if
@@ -58,8 +59,9 @@ PrefillPlan PlanPrefill(uint32_t batch, uint64_t n, uint64_t k, uint64_t local_r
 PrefillPlan PlanPrefillTile(uint32_t row_boxes, uint32_t batch, uint64_t n, uint64_t k, uint64_t local_rows,
                             const DeviceTraits& device, const LinkTraits& link, const PrefillTraits& traits = {});
 
-// Seconds that a plan takes by the model, its remote reads aside.
-double ModelPrefillSeconds(const PrefillPlan& plan, const DeviceTraits& device, const PrefillTraits& traits);
+// Seconds that a plan takes by the model: the longer of its products, in whole waves, and its remote reads.
+double ModelPrefillSeconds(const PrefillPlan& plan, const DeviceTraits& device, const LinkTraits& link,
+                           const PrefillTraits& traits = {});
 
 }  // namespace dak::kernels
 

@@ -26,9 +26,7 @@ struct FetchTraits {
   static constexpr uint32_t kWStages = kMaxWStages;
 };
 inline constexpr uint32_t kStorers = 4;
-inline constexpr uint32_t kThreadStorers = 8;  // where threads write to the ring: a warp has one chunk under way
 static_assert(FetchTraits::kWStages % kStorers == 0);
-static_assert(2 + kThreadStorers <= kPrefillThreads / kWarpThreads);
 static_assert(FetchTraits::kWStages * kBoxBytes <= PrefillInstance<4, false, false>::kRingBytes);
 
 struct FetchShared {
@@ -216,45 +214,7 @@ __device__ inline void StoreFetched(const PrefillParams& p, const WorkRange& wor
   cuda::ptx::mbarrier_arrive(&shared.stored);
 }
 
-// One warp of kThreadStorers that do the same by loads and stores, a chunk a warp. All accesses to the slot but its
-// readers' are ordinary ones here; those have a fence between the slot's word and their asynchronous reads.
-__device__ inline void StoreByThreads(const PrefillParams& p, const WorkRange& work, const uint8_t* stages,
-                                      FetchShared& shared, uint32_t storer) {
-  constexpr uint32_t kStages = FetchTraits::kWStages;
-  constexpr uint32_t kLines = kBoxBytes / (kWarpThreads * sizeof(uint4));
-  const uint32_t lane = threadIdx.x % kWarpThreads;
-  StoredCount stored(&p.workspace.counters->fetched[work.worker]);
-  const auto say_where_turns_are_taken = [&] {
-    if (lane == 0 && shared.serial.Load() != 0) stored.Say();
-  };
-  uint64_t mine = storer;
-  for (uint64_t sequence = work.worker + mine * work.workers; sequence < p.layout.RemoteChunks();
-       mine += kThreadStorers, sequence += uint64_t{kThreadStorers} * work.workers) {
-    const auto stage = static_cast<uint32_t>(mine % kStages);
-    const auto phase = static_cast<uint32_t>(mine / kStages % 2);
-    uint64_t* const word = &p.workspace.slots[sequence % kPrefillRingSlots];
-    while (!cuda::ptx::mbarrier_test_wait_parity(&shared.link.w_full[stage], phase)) say_where_turns_are_taken();
-    while (!IsFree(ptx::LoadAcquireGpu(word))) say_where_turns_are_taken();
-    __syncwarp();
-    const auto* const from = reinterpret_cast<const uint4*>(stages + stage * kBoxBytes);
-    auto* const to = reinterpret_cast<uint4*>(p.workspace.ring + sequence % kPrefillRingSlots * kBoxBytes);
-    uint4 lines[kLines];  // all loads before the first store: the compiler can't tell that they don't overlap
-#pragma unroll
-    for (uint32_t line = 0; line < kLines; ++line) lines[line] = from[line * kWarpThreads + lane];
-#pragma unroll
-    for (uint32_t line = 0; line < kLines; ++line) to[line * kWarpThreads + lane] = lines[line];
-    __syncwarp();
-    if (lane != 0) continue;
-    cuda::ptx::mbarrier_arrive(&shared.link.w_empty[stage]);
-    ptx::StoreReleaseGpu(word, SlotWord(sequence, ReadersOf(p.layout)));
-    stored.Add(1);
-  }
-  if (lane != 0) return;
-  stored.Say();
-  cuda::ptx::mbarrier_arrive(&shared.stored);
-}
-
-__device__ inline void InitialiseFetch(const PrefillParams& p, FetchShared& shared) {
+__device__ inline void InitialiseFetch(FetchShared& shared) {
   for (uint32_t stage = 0; stage < FetchTraits::kWStages; ++stage) {
     cuda::ptx::mbarrier_init(&shared.link.w_full[stage], 1);
     cuda::ptx::mbarrier_init(&shared.link.w_empty[stage], 1);
@@ -262,7 +222,7 @@ __device__ inline void InitialiseFetch(const PrefillParams& p, FetchShared& shar
   shared.link.words.Reset();
   shared.serial.Store(0);
   shared.ended.Store(0);
-  cuda::ptx::mbarrier_init(&shared.stored, p.threads_store ? uint32_t{kThreadStorers} : uint32_t{kStorers});
+  cuda::ptx::mbarrier_init(&shared.stored, uint32_t{kStorers});
 }
 
 // A fetcher CTA's warps.
@@ -281,9 +241,7 @@ __device__ inline void Fetch(const PrefillParams& p, uint8_t* stages, FetchShare
     share.SayCarried(work);  // what had ended when it was asked the last time, and then the rest
     share.SayCarried(work);
     FinishPart(p);
-  } else if (p.threads_store && warp >= 2 && warp < 2 + kThreadStorers) {
-    StoreByThreads(p, work, stages, shared, warp - 2);
-  } else if (!p.threads_store && warp >= 2 && warp < 2 + kStorers) {
+  } else if (warp >= 2 && warp < 2 + kStorers) {
     StoreFetched(p, work, stages, shared, warp - 2);
   }
 }

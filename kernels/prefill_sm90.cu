@@ -204,7 +204,7 @@ __global__ __cluster_dims__(kPrefillClusterCtas, 1, 1)
   // consumer warp of the cluster has read it and the clerk has seen it.
   if (threadIdx.x == 0) {
     if (fetches) {
-      InitialiseFetch(p, fetch);
+      InitialiseFetch(fetch);
     } else {
       InitialiseShared<Traits>(shared);
     }
@@ -332,7 +332,6 @@ cudaError_t LaunchPrefillGemm(const PrefillLaunch& launch, cudaStream_t stream) 
   params.clusters = launch.plan.clusters;
   params.fetchers = launch.plan.fetchers;
   params.keep_x = launch.plan.keep_x;
-  params.threads_store = launch.plan.threads_store;
   const DecodeEpilogue& epilogue = launch.epilogue;
   const bool has_epilogue = epilogue.bias != nullptr || epilogue.residual != nullptr || epilogue.swiglu;
   cudaError_t error = cudaErrorInvalidValue;

@@ -33,7 +33,9 @@ constexpr char kUsage[] =
     "      both begin no row later than [--budget SECONDS] (20) after the start\n"
     "launch: CPU time of a launch\n"
     "control: the same work without control and report page, and with them in HBM and on the host\n"
-    "prefill: large batches; a ratio of -1 is what hides behind the products\n"
+    "prefill: large batches; a ratio below 0 is a share of the edge, which is what the link brings in the time with "
+    "all in\n"
+    "      HBM: -1 the edge, -0.8 four fifths of it; it needs a 0 before it\n"
     "multicast: remote tiles that every CTA of a cluster needs, with multicast and without\n"
     "neighbours: processes that share the GPU under dakd; see dak-bench neighbours --help\n"
     "--no-peers times dak alone; cuBLAS still gives the ceiling of compute\n"
@@ -129,6 +131,13 @@ bool RatiosAreShares(const Options& options) {
   return std::all_of(options.ratios.begin(), options.ratios.end(), [](double ratio) { return ratio >= 0; });
 }
 
+// prefill takes a ratio below 0 from the time that ratio 0 took.
+bool EdgeIsKnown(const Options& options) {
+  if (options.command != "prefill") return true;
+  const auto below = std::find_if(options.ratios.begin(), options.ratios.end(), [](double ratio) { return ratio < 0; });
+  return below == options.ratios.end() || std::find(options.ratios.begin(), below, 0.0) != below;
+}
+
 }  // namespace
 
 const char* Usage() { return kUsage; }
@@ -167,6 +176,10 @@ std::optional<Options> ParseOptions(int argc, const char* const* argv, std::stri
   }
   if (!RatiosAreShares(options)) {
     *error = "--ratios: below 0 isn't allowed for " + options.command + ": 0 to 1";
+    return std::nullopt;
+  }
+  if (!EdgeIsKnown(options)) {
+    *error = "--ratios: below 0 isn't allowed for prefill without a 0 before it";
     return std::nullopt;
   }
   return options;

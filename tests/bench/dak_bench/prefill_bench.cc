@@ -212,6 +212,11 @@ std::string Name(const kernels::PrefillPlan& plan) {
          std::to_string(plan.fetchers) + "g" + std::to_string(plan.layout.group_tiles);
 }
 
+// The edge: the share of W that the link could bring in the time that all in HBM takes. Nothing hides more.
+double EdgeRatio(const Context& context, const Shape& shape, double all_hbm_s) {
+  return all_hbm_s * context.ceilings.link_bytes_per_s / (static_cast<double>(shape.n * shape.k) * kElementBytes);
+}
+
 }  // namespace
 
 void RunPrefill(Context& context, const Options& options) {
@@ -225,11 +230,7 @@ void RunPrefill(Context& context, const Options& options) {
       const Activations activations(context, batch, shape.n, shape.k);
       double all_hbm_s = kNan;  // of ratio 0, the first
       for (const double given : options.ratios) {
-        // Below 0: what hides behind the products.
-        const double hidden =
-            all_hbm_s * context.ceilings.link_bytes_per_s / (static_cast<double>(shape.n * shape.k) * kElementBytes);
-        const double ratio = given >= 0 ? given : std::min(1.0, hidden);
-        if (std::isnan(ratio)) Fail("--ratios", "a ratio below 0 needs ratio 0 before it");
+        const double ratio = given >= 0 ? given : std::min(1.0, -given * EdgeRatio(context, shape, all_hbm_s));
         // Down to whole boxes, as the planner splits.
         const auto remote_boxes = static_cast<uint64_t>(ratio * static_cast<double>(shape.n)) / kernels::kBoxRows;
         const Operation operation{.batch = batch,
@@ -248,17 +249,19 @@ void RunPrefill(Context& context, const Options& options) {
         const v1::LinkReport before = runner.report();
         const double dak_s = Time(context, copies, limit_s, run);
         const v1::LinkReport after = runner.report();
-        if (operation.remote_bytes() == 0) all_hbm_s = dak_s;
+        if (operation.remote_bytes() == 0 && std::isnan(all_hbm_s)) all_hbm_s = dak_s;
         if (options.tune) Tune(context, tuner, copies, limit_s, shape.name);
         const double unique_bytes =
             static_cast<double>(after.passes - before.passes) * static_cast<double>(operation.remote_bytes());
         const Peers peers = options.peers ? MeasurePeers(context, copies, limit_s) : Peers();
         const kernels::PrefillPlan plan =
             kernels::PlanPrefill(static_cast<uint32_t>(batch), shape.n, shape.k, operation.local_rows, device, {});
+        const double split = static_cast<double>(remote_boxes * kernels::kBoxRows) / static_cast<double>(shape.n);
         table.Add(Table::Row()
                       .Text("shape", shape.name)
                       .Number("batch", batch)
-                      .Number("ratio", static_cast<double>(remote_boxes * kernels::kBoxRows) / shape.n)
+                      .Number("ratio", split)
+                      .Number("of_edge", split / EdgeRatio(context, shape, all_hbm_s))
                       .Text("plan", Name(plan))
                       .Number("dak_us", dak_s * 1e6)
                       .Number("cublas_us", peers.cublas_s * 1e6)

@@ -45,20 +45,16 @@ std::vector<PrefillTuner::Variant> PrefillTuner::Variants(const Operation& opera
       for (uint32_t fetchers = 2; fetchers <= kernels::kMaxPrefillFetchers; fetchers += 2) {
         if (operation.remote_bytes() == 0 && fetchers > 2) break;
         kernels::PrefillTraits traits;
-        traits.fetcher_bytes_per_s = 1e9;  // as many as there may be
+        traits.fetcher_bytes_per_s = 1;  // as many as there may be
         traits.most_fetchers = fetchers;
         kernels::PrefillPlan plan =
             kernels::PlanPrefillTile(row_boxes, static_cast<uint32_t>(operation.batch), operation.n, operation.k,
                                      operation.local_rows, device_, {}, traits);
         plan.keep_x = keep_x;
-        plan.threads_store = false;
         const std::string name =
             std::to_string(row_boxes * kernels::kBoxRows) + "f" + std::to_string(plan.fetchers) + (keep_x ? "k" : "");
-        if (!variants.empty() && variants.back().name == name) break;  // few rows: more would have nothing to do
+        if (!variants.empty() && variants.back().name == name) break;  // the device has no room for more
         variants.push_back({name, plan});
-        if (plan.fetchers == 0) continue;
-        plan.threads_store = true;
-        variants.push_back({name + "t", plan});
       }
     }
   }

@@ -24,7 +24,7 @@ class PrefillTuner {
     std::string name;
     kernels::PrefillPlan plan;
   };
-  // Both tiles, more and fewer fetchers, x kept in L2 (k) or not, the ring written by threads (t) or by TMA.
+  // Both tiles, more and fewer fetchers, x kept in L2 (k) or not.
   std::vector<Variant> Variants(const Operation& operation) const;
   void Launch(const Operation& operation, const kernels::PrefillPlan& plan, cudaStream_t stream) const;
 

@@ -43,9 +43,9 @@ TEST(BenchOptionsTest, GridsAreTheCommandsUnlessGiven) {
   options = Parse({"gemm", "--handover", "2"}, &error);
   ASSERT_TRUE(options.has_value()) << error;
   EXPECT_EQ(options->handover, 2u);
-  options = Parse({"prefill", "--ratios", "-1"}, &error);
+  options = Parse({"prefill", "--ratios", "0,-0.8,-1"}, &error);
   ASSERT_TRUE(options.has_value()) << error;
-  EXPECT_THAT(options->ratios, ElementsAre(-1));
+  EXPECT_THAT(options->ratios, ElementsAre(0, -0.8, -1));
 }
 
 TEST(BenchOptionsTest, NamesWhatItRefusesAndTheLimit) {
@@ -68,6 +68,10 @@ TEST(BenchOptionsTest, NamesWhatItRefusesAndTheLimit) {
       {{"predict", "--ratios", "1.5"}, "--ratios: '1.5' isn't allowed: up to 64 of -1 to 1"},
       {{"predict", "--ratios", "nan"}, "--ratios: 'nan' isn't allowed"},
       {{"greedy", "--ratios", "-1"}, "--ratios: below 0 isn't allowed for greedy: 0 to 1"},
+      {{"greedy", "--ratios", "-0.8"}, "--ratios: below 0 isn't allowed for greedy: 0 to 1"},
+      {{"prefill", "--ratios", "0,-1.1"}, "--ratios: '0,-1.1' isn't allowed: up to 64 of -1 to 1"},
+      {{"prefill", "--ratios", "-0.8"}, "--ratios: below 0 isn't allowed for prefill without a 0 before it"},
+      {{"prefill", "--ratios", "0.1,-1,0"}, "--ratios: below 0 isn't allowed for prefill without a 0 before it"},
       {{"link", "--window", "-5"}, "--window: '-5' isn't allowed: 0 to 2^40"},
       {{"attention", "--contexts", "4k"}, "--contexts: '4k' isn't allowed"},
       {{"attention", "--page", "16,64"}, "--page: '16,64' isn't allowed: 1 to 1024"},
