@@ -87,7 +87,8 @@ TEST(PlanPrefillTest, FetchersHaveABoxOfTheExpectedWindowEach) {
   for (const uint32_t boxes : {0u, 2u, 4u, 6u, 32u}) {
     LinkTraits link;
     link.window_bytes = boxes * double{kBoxBytes};
-    const uint32_t fetchers = PlanPrefill(2'048, 28'672, 4'096, 24'832, {}, link).fetchers;
+    const PrefillTraits traits{.most_fetchers = kMaxPrefillFetchers};
+    const uint32_t fetchers = PlanPrefill(2'048, 28'672, 4'096, 24'832, {}, link, traits).fetchers;
     EXPECT_EQ(fetchers, std::clamp(boxes, 2u, 6u)) << boxes;
   }
 }
@@ -215,10 +216,12 @@ TEST(PlanPrefillTest, TheModelsSecondsAreNearTheMeasuredOnes) {
   }
 }
 
-TEST(PlanPrefillTest, SixFetchersWhereTheWavesAllowThem) {
-  EXPECT_EQ(PlanPrefill(2'048, 28'672, 4'096, 24'832, {}, {}).fetchers, 6u);  // 15 waves rather than 14
-  EXPECT_EQ(PlanPrefill(2'048, 4'096, 4'096, 3'584, {}, {}).fetchers, 4u);    // it would be 3 rather than 2
-  EXPECT_EQ(PlanPrefill(2'048, 28'672, 4'096, 14'336, {}, {}).fetchers, 6u);  // the link's time alone
+TEST(PlanPrefillTest, SixFetchersWhereTheWavesAllowThemAndTheTraits) {
+  const PrefillTraits traits{.most_fetchers = kMaxPrefillFetchers};
+  EXPECT_EQ(PlanPrefill(2'048, 28'672, 4'096, 24'832, {}, {}, traits).fetchers, 6u);  // 15 waves rather than 14
+  EXPECT_EQ(PlanPrefill(2'048, 4'096, 4'096, 3'584, {}, {}, traits).fetchers, 4u);    // it would be 3 rather than 2
+  EXPECT_EQ(PlanPrefill(2'048, 28'672, 4'096, 14'336, {}, {}, traits).fetchers, 6u);  // the link's time alone
+  EXPECT_EQ(PlanPrefill(2'048, 28'672, 4'096, 14'336, {}, {}).fetchers, 4u);
 }
 
 // ---- The layout -----------------------------------------------------------------------------------------------------
