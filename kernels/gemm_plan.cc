@@ -111,8 +111,7 @@ void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& d
   }
   if (local_rows > 0) {
     const uint64_t chunks = LocalChunks(local_rows, k, plan);
-    const uint32_t taken = plan.leaves_room ? 2 * plan.remote_ctas : plan.remote_ctas;
-    const uint32_t room = (std::max(taken + plan.cluster, all) - taken) / plan.cluster;
+    const uint32_t room = (std::max(plan.remote_ctas + plan.cluster, all) - plan.remote_ctas) / plan.cluster;
     const uint64_t workers = std::min<uint64_t>(room, std::max<uint64_t>(1, chunks / kLeastChunksPerCta));
     // With the same number of workers for every tile fewer shares have to be added up, if that uses nearly all of them,
     // or if each has less to do more than the shares would cost.

@@ -65,9 +65,6 @@ struct GemmPlan {
   // Whether the next launch's CTAs may start as soon as the launch before has ended, not only when local CTAs have
   // started as many reads as their rings hold.
   bool early_release = true;
-  // Whether as many SMs as there are remote CTAs stay free for the next launch's, which then read ahead while this
-  // one's local CTAs still work.
-  bool leaves_room = false;
   // Local CTAs that work on the same chunks of neighbouring rows, so that x comes from L2 once for all of them: 1, or
   // kClusterCtas from kLeastClusteredTile on. The counts of CTAs above are multiples of it.
   uint32_t cluster = 1;

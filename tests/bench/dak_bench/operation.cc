@@ -98,7 +98,6 @@ kernels::GemmPlan DakGemm::Plan(const Operation& operation) const {
   if (handover_ == kPlannedHandover) return plan;
   plan.early_link = handover_ >= 1;
   plan.early_release = handover_ >= 2;
-  plan.leaves_room = handover_ >= 3;
   kernels::PlanCtas(operation.n, operation.k, operation.local_rows, traits_, {}, plan);
   return plan;
 }
@@ -128,9 +127,10 @@ void DakGemm::Launch(const Operation& operation, cudaStream_t stream, const std:
   }
   launch.y = operation.y;
   if (where_ != Pages::kNone) {
-    uint8_t* const pages = where_ == Pages::kHost ? pages_ : hbm_pages_;
-    launch.control = reinterpret_cast<v1::LinkControl*>(pages);
-    launch.report = reinterpret_cast<v1::LinkReport*>(pages + kReportOffset);
+    uint8_t* const control = where_ == Pages::kHost || where_ == Pages::kControlOnHost ? pages_ : hbm_pages_;
+    uint8_t* const report = where_ == Pages::kHost || where_ == Pages::kReportOnHost ? pages_ : hbm_pages_;
+    launch.control = reinterpret_cast<v1::LinkControl*>(control);
+    launch.report = reinterpret_cast<v1::LinkReport*>(report + kReportOffset);
   }
   launch.workspace = workspace_;
   launch.overlap_previous = overlap_;

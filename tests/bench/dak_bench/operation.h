@@ -42,8 +42,8 @@ struct Operation {
 };
 
 // Where a launch finds control and report page: nowhere, so that it knows of no window and reports nothing; on the
-// host, as sessions have them; or in HBM, where reading and writing them costs next to nothing.
-enum class Pages { kNone, kHost, kHbm };
+// host, as sessions have them; in HBM, where reading and writing them costs next to nothing; or one here, one there.
+enum class Pages { kNone, kHost, kHbm, kControlOnHost, kReportOnHost };
 
 // dak's kernel with a window and a report page.
 class DakGemm {

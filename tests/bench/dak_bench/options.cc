@@ -14,7 +14,7 @@ constexpr char kUsage[] =
     "usage: dak-bench gemm|attention|link|mix|pass|predict|greedy|launch|control|prefill|multicast [--json FILE]\n"
     "                 [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
     "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--tuning FILE] [--no-peers]\n"
-    "                 [--exact-rows] [--handover 0..3]; values also as --flag=VALUE\n"
+    "                 [--exact-rows] [--handover 0..2]; values also as --flag=VALUE\n"
     "gemm: one operation at a time; --tune also times the choices that the model didn't make, and with --tuning\n"
     "      stores those that are better; --tuning alone uses what is stored\n"
     "attention: decode over paged KV, [--contexts 4096,65536] [--page 16|64] [--peer FILE of attention_peer.py]; a "
@@ -25,8 +25,7 @@ constexpr char kUsage[] =
     "gemm, pass: splits are at whole tiles of 64 rows, as dakd makes them; --exact-rows splits at any row\n"
     "      --handover: 0, a launch reads when the one before it has ended, and lets the next start late; 1, it reads "
     "what\n"
-    "      that one gives up of the window; 2, and lets the next start early; 3, and leaves SMs for that one's remote "
-    "CTAs\n"
+    "      that one gives up of the window; 2, and lets the next start early\n"
     "pass: the linear layers of Llama-3-8B; ratios are shares of the weights that don't fit in HBM\n"
     "predict: the planner's model on a profile measured first, against passes of --batches and --ratios\n"
     "greedy: greedy against uniform ratios in a mixed pass of --batches, with shares --ratios of it remote\n"
@@ -96,7 +95,7 @@ const std::map<std::string, Flag>& Flags() {
       {"--budget",
        {"1 to 3600", [](Options* o, const std::string& v) { return ParseInRange(v, 1.0, 3600.0, &o->budget_s); }}},
       {"--handover",
-       {"0 to 3", [](Options* o, const std::string& v) { return ParseInRange(v, 0u, 3u, &o->handover); }}},
+       {"0 to 2", [](Options* o, const std::string& v) { return ParseInRange(v, 0u, 2u, &o->handover); }}},
       {"--f16", {nullptr, [](Options* o, const std::string&) { return o->f16 = true; }}},
       {"--tune", {nullptr, [](Options* o, const std::string&) { return o->tune = true; }}},
       {"--exact-rows", {nullptr, [](Options* o, const std::string&) { return o->exact_rows = true; }}},

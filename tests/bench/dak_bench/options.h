@@ -9,7 +9,7 @@
 
 namespace dak::bench {
 
-inline constexpr uint32_t kPlannedHandover = 4;
+inline constexpr uint32_t kPlannedHandover = 3;
 
 struct Options {
   std::string command;

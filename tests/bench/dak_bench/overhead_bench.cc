@@ -182,7 +182,9 @@ void RunControl(Context& context) {
   constexpr ControlCase kCases[] = {{Pages::kNone, 0},
                                     {Pages::kHost, kControlUnboundBytes},
                                     {Pages::kHbm, kControlWindowBytes},
-                                    {Pages::kHost, kControlWindowBytes}};
+                                    {Pages::kHost, kControlWindowBytes},
+                                    {Pages::kControlOnHost, kControlWindowBytes},
+                                    {Pages::kReportOnHost, kControlWindowBytes}};
   Table table("control: the same work with control and report page, and without, " + context.device_name,
               &context.report);
   // A window is the page's, so each case has a kernel with pages of its own.
@@ -215,6 +217,8 @@ void RunControl(Context& context) {
                   .Number("hbm_us", us(2))
                   .Number("host_us", us(3))
                   .Number("page_percent", more(3, 2))
+                  .Number("control_percent", more(4, 2))
+                  .Number("report_percent", more(5, 2))
                   .Number("unbound_percent", more(1, 0))
                   .Number("window_percent", more(2, 0)));
   }

@@ -56,7 +56,7 @@ TEST(BenchOptionsTest, NamesWhatItRefusesAndTheLimit) {
       {{}, "'' is no sub-command"},
       {{"dance"}, "'dance' is no sub-command"},
       {{"predict", "--loud"}, "--loud is no flag"},
-      {{"pass", "--handover", "4"}, "--handover: '4' isn't allowed: 0 to 3"},
+      {{"pass", "--handover", "3"}, "--handover: '3' isn't allowed: 0 to 2"},
       {{"predict", "--budget"}, "--budget needs a value: 1 to 3600"},
       {{"predict", "--budget="}, "--budget: '' isn't allowed: 1 to 3600"},
       {{"predict", "--f16=1"}, "--f16 takes no value"},

@@ -29,19 +29,6 @@ TEST(PlanGemmTest, EveryShapeGetsCtasForItsPartsAndFitsTheDevice) {
   }
 }
 
-TEST(PlanGemmTest, RoomIsLeftForTheNextLaunchesRemoteCtas) {
-  for (uint64_t remote_rows = 0; remote_rows <= 4096; remote_rows += 64) {
-    GemmPlan plan = PlanGemm(8, 4096, 4096, 4096 - remote_rows, {}, {});
-    const GemmPlan without = plan;
-    plan.leaves_room = true;
-    PlanCtas(4096, 4096, 4096 - remote_rows, {}, {}, plan);
-    EXPECT_EQ(plan.remote_ctas, without.remote_ctas);
-    EXPECT_LE(plan.local_ctas, without.local_ctas);
-    EXPECT_LE(2 * plan.remote_ctas + plan.local_ctas, 132u);
-    EXPECT_EQ(plan.local_ctas == 0, remote_rows == 4096);
-  }
-}
-
 TEST(CutRemoteTest, EveryChunkIsInOneUnitAndOnlyTheLastTilesAreCut) {
   for (uint64_t rows = 1; rows < 20'000; rows += 1 + rows / 7) {
     for (uint64_t k = 8; k < 60'000; k += 8 + k / 5 / 8 * 8) {
