@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -24,6 +25,9 @@ constexpr uint64_t kColumns = 4096;
 constexpr uint64_t kFewRows = 4096;
 constexpr uint64_t kManyRows = 28'672;
 constexpr double kElementBytes = 2;
+// The least of a few takes, since others on the machine only make one longer; no more of them when two agree.
+constexpr int kMostTakes = 4;
+constexpr double kAgreement = 0.02;
 constexpr double kBoundByLink = 1.5;     // remote reads take at least so many times as long as all of W in HBM
 constexpr double kWindowInDelays = 2;    // where the controller holds the sum of windows
 constexpr double kLeastBytesPerS = 1e6;  // what no device that dak runs on is under, and over
@@ -167,6 +171,17 @@ class Measuring {
   }
 
   absl::StatusOr<double> GemmSeconds(uint32_t batch, uint64_t rows, uint64_t remote_rows) {
+    double least_s = std::numeric_limits<double>::infinity();
+    for (int take = 0; take < kMostTakes; ++take) {
+      DAK_ASSIGN_OR_RETURN(const double seconds, TakeGemm(batch, rows, remote_rows));
+      const bool agrees = std::abs(seconds - least_s) <= kAgreement * seconds;
+      least_s = std::min(least_s, seconds);
+      if (agrees || !CheckTime().ok()) break;
+    }
+    return least_s;
+  }
+
+  absl::StatusOr<double> TakeGemm(uint32_t batch, uint64_t rows, uint64_t remote_rows) {
     const planner::Profile& profile = result_.profile;
     const double delay_bytes = profile.link_bytes_per_s * static_cast<double>(profile.round_trip_ns) * 1e-9;
     return Plausible(absl::StrCat("GEMM of batch ", batch),

@@ -28,9 +28,11 @@ struct FakeMachine {
 
   std::map<std::string, absl::Status> faults;  // by method's name
   std::map<std::string, double> lies;          // what it returns instead
+  int disturbed_one_in = 0;                    // of so many GEMMs one takes longer, as something else ran; 0: none
   double seconds_a_call = 0;                   // that `now_s` moves on
   double now_s = 0;
   int calls = 0;
+  int gemms = 0;
   int probes_alive = 0;
 };
 
@@ -70,6 +72,10 @@ class FakeProbe final : public kernels::Probe {
     machine_.now_s += machine_.seconds_a_call;
     if (auto fault = machine_.faults.find(method); fault != machine_.faults.end()) return fault->second;
     if (auto lie = machine_.lies.find(method); lie != machine_.lies.end()) return lie->second;
+    const bool is_gemm = method.ends_with("GemmSeconds");
+    if (is_gemm && machine_.disturbed_one_in > 0 && ++machine_.gemms % machine_.disturbed_one_in == 0) {
+      return 1.1 * machine_.disturbed_one_in * value;
+    }
     return value;
   }
 

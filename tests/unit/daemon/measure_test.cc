@@ -105,6 +105,23 @@ TEST_F(MeasureTest, ModelGivesTheMeasuredTimesBack) {
   }
 }
 
+// Others on the machine make some takes longer, every one by another amount: none of it is in the profile.
+TEST_F(MeasureTest, WhatDisturbsSomeTakesIsntMeasured) {
+  const auto quiet = Measure();
+  ASSERT_TRUE(quiet.ok());
+  for (const int one_in : {2, 3, 5}) {
+    machine_.disturbed_one_in = one_in;
+    const auto disturbed = Measure();
+    ASSERT_TRUE(disturbed.ok());
+    ASSERT_EQ(disturbed->profile.batch_rates.size(), quiet->profile.batch_rates.size());
+    for (size_t i = 0; i < quiet->profile.batch_rates.size(); ++i) {
+      const planner::BatchRate& rate = disturbed->profile.batch_rates[i];
+      EXPECT_DOUBLE_EQ(rate.link_bytes_per_s, quiet->profile.batch_rates[i].link_bytes_per_s) << one_in;
+      EXPECT_DOUBLE_EQ(rate.hbm_bytes_per_s, quiet->profile.batch_rates[i].hbm_bytes_per_s) << one_in;
+    }
+  }
+}
+
 // What nothing works without: the whole measurement is refused, and says what failed.
 TEST_F(MeasureTest, FailureOfANeededMeasurementIsTheWhole) {
   for (const char* method :
