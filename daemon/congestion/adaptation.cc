@@ -1,5 +1,6 @@
 // The sum of windows: raised while the link has room, cut while reads queue for longer than they should.
 #include <algorithm>
+#include <cmath>
 
 #include "daemon/congestion/controller.h"
 
@@ -21,6 +22,10 @@ constexpr double kLeastTellingCut = 0.1;  // where there is no room for more
 constexpr double kOfLearned = 1.25;
 // Ticks for which a round trip that was learned is believed in: a second, at the usual interval.
 constexpr int kLearnedTicks = 200;
+// Ticks in which what was learned must pay: larger windows carry more where nothing queues, and reads come back in that
+// time. Else nothing is learned again for as long as it would have been believed.
+constexpr int kTrialTicks = 5;
+constexpr double kTrialTolerance = 0.15;
 // How near the cliff all bytes in flight may come, violators' included.
 constexpr double kOfCliff = 0.9;
 
@@ -54,8 +59,10 @@ void Controller::Adapt() {
     cut_.made = false;
     return;
   }
-  // A shorter trip than the one believed in disproves it. One that was learned is put to the test now and then, since
-  // the windows that it leads to make it look true.
+  // A shorter trip than the one believed in disproves it. One that was learned is put to the test at once and now and
+  // then, since the windows that it leads to make it look true.
+  --doubted_ticks_;
+  if (trial_.ticks > 0) TryLearned();
   if (--learned_ticks_ <= 0) round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
   round_trip_ns_ = std::clamp(load.round_trip_ns, static_cast<double>(profile_.round_trip_ns), round_trip_ns_);
   const double expected_ns = std::max(ExpectedNs(), planned_bytes_ / profile_.bandwidth_bytes_per_s * 1e9);
@@ -73,7 +80,7 @@ void Controller::Adapt() {
     return;
   }
   cut_.made = false;
-  if (load.round_trip_ns >= kShort * expected_ns) return;
+  if (load.round_trip_ns >= kShort * expected_ns || trial_.ticks > 0) return;
   const double carried = load.bytes_per_s + static_cast<double>(background_window_bytes_) / load.round_trip_ns * 1e9;
   const double step_bytes = std::max(GoalBytes() * kRaise, static_cast<double>(parameters_.min_window_bytes));
   if (target_bytes_ < GoalBytes()) {
@@ -87,7 +94,7 @@ void Controller::Adapt() {
 // queued: the unloaded round trip is longer than the profile says. A flood by somebody else looks much the same, so
 // this is believed only where larger windows beside such a flood would still be safe.
 bool Controller::LearnFromCut() {
-  if (cut_.round_trip_ns == 0 || cut_.bytes_per_s == 0) return false;
+  if (cut_.round_trip_ns == 0 || cut_.bytes_per_s == 0 || doubted_ticks_ > 0) return false;
   const double cut = 1 - target_bytes_ / cut_.target_bytes;
   if (cut < kTellingCut && (target_bytes_ > LeastBytes() || cut < kLeastTellingCut)) return false;
   const double sooner = 1 - load_.round_trip_ns / cut_.round_trip_ns;
@@ -99,9 +106,26 @@ bool Controller::LearnFromCut() {
   if (flood_bytes + windows_bytes > kOfCliff * static_cast<double>(profile_.cliff_bytes)) return false;
   round_trip_ns_ = load_.round_trip_ns;
   learned_ticks_ = kLearnedTicks;
+  trial_ = {.ticks = kTrialTicks, .target_bytes = target_bytes_, .bytes_per_s = load_.bytes_per_s};
   target_bytes_ = cut_.target_bytes;
   cut_.made = false;
   return true;
+}
+
+// A link that slumps while windows are cut looks like one whose round trip is long. But with larger windows again such
+// a one carries more in proportion; the other as little as before, or, when it has come back, all that it can.
+void Controller::TryLearned() {
+  const bool queues = load_.round_trip_ns > kTooLong * ExpectedNs();
+  // In the first tick there are reads of the smaller windows still.
+  if (trial_.ticks-- == kTrialTicks && !queues) return;
+  const double promised =
+      std::min(trial_.bytes_per_s * target_bytes_ / trial_.target_bytes, profile_.bandwidth_bytes_per_s);
+  if (!queues && std::abs(load_.bytes_per_s / promised - 1) <= kTrialTolerance) return;
+  trial_.ticks = 0;
+  learned_ticks_ = 0;
+  round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
+  doubted_ticks_ = kLearnedTicks;
+  target_bytes_ = std::max(trial_.target_bytes, LeastBytes());
 }
 
 }  // namespace dak::congestion

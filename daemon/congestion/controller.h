@@ -103,6 +103,12 @@ class Controller {
     double round_trip_ns = 0;
     double bytes_per_s = 0;
   };
+  // Whether a round trip that was learned holds.
+  struct Trial {
+    int ticks = 0;            // until it ends; 0: there is none
+    double target_bytes = 0;  // and what was carried with it, before the windows were made larger again
+    double bytes_per_s = 0;
+  };
   // All sessions together, over the last interval.
   struct Load {
     double round_trip_ns = 0;  // 0: nothing was measured
@@ -134,6 +140,7 @@ class Controller {
   double SafeBytes() const;
   void Adapt();
   bool LearnFromCut();
+  void TryLearned();
 
   // The windows (controller.cc).
   bool AllAreIdle() const;
@@ -150,6 +157,8 @@ class Controller {
   Load load_;
   double round_trip_ns_ = 0;  // unloaded: the profile's, until a cut shows that it is longer
   int learned_ticks_ = 0;     // for which that is still believed
+  Trial trial_;
+  int doubted_ticks_ = 0;  // for which nothing is learned
   double target_bytes_ = 0;
   Cut cut_;
   double planned_bytes_ = 0;  // in flight through floors and violators: more than the target, and no surprise
