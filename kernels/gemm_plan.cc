@@ -59,12 +59,13 @@ uint32_t CountRemoteCtas(uint64_t remote_bytes, uint64_t local_bytes, uint32_t b
 
 }  // namespace
 
-RemoteUnits CutRemote(uint32_t batch_tile, uint64_t remote_rows, uint64_t k) {
+RemoteUnits CutRemote(uint32_t batch_tile, uint64_t remote_rows, uint64_t k, uint32_t most_units) {
   const uint64_t tiles = DivideUp(remote_rows, kBoxRows);
   const uint64_t cut = std::min(tiles, kCutTiles);
   const uint64_t k_chunks = DivideUp(k, kChunkColumns);
   const uint64_t least = batch_tile == kMaxBatch ? kLeastUnitChunks256 : kLeastUnitChunks;
-  const uint64_t wanted = std::clamp<uint64_t>(kMaxSharedUnits / cut, 1, std::max<uint64_t>(1, k_chunks / least));
+  uint64_t wanted = std::clamp<uint64_t>(kMaxSharedUnits / cut, 1, std::max<uint64_t>(1, k_chunks / least));
+  if (most_units > 0) wanted = std::min<uint64_t>(wanted, most_units);
   RemoteUnits units;
   units.whole = static_cast<uint32_t>(tiles - cut);
   units.chunks = static_cast<uint32_t>(DivideUp(k_chunks, wanted));
@@ -100,8 +101,8 @@ void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& d
     const auto row_bytes = static_cast<uint64_t>(kElementBytes) * k;
     const uint64_t wanted =
         CountRemoteCtas(remote_rows * row_bytes, local_rows * row_bytes, plan.batch_tile, device, link);
-    const uint64_t most =
-        std::min<uint64_t>({kMaxRemoteCtas, std::max(1u, all / 2), CutRemote(plan.batch_tile, remote_rows, k).count});
+    const uint64_t most = std::min<uint64_t>(
+        {kMaxRemoteCtas, std::max(1u, all / 2), CutRemote(plan.batch_tile, remote_rows, k, plan.most_units).count});
     if (most < plan.cluster) {
       plan.cluster = 1;
       all = device.multiprocessors;

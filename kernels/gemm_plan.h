@@ -56,6 +56,9 @@ struct GemmPlan {
   uint32_t local_inflight_boxes = 0;
   // Whether L2 should fetch 256 bytes where HBM is asked for 128: a few per cent where W is nearly all that L2 moves.
   bool promote_local = false;
+  // That a remote tile is cut in, at most; 0: as many as balance CTAs. Whoever comes last of a tile's units adds the
+  // shares of all, which takes the longer the larger the batch.
+  uint32_t most_units = 0;
   // Whether every local tile is two CTAs', half of its chunks and, at the end, half of its columns each. They are
   // launched as a cluster, so that they can wait for each other. Only with `cluster` 1, local_ctas twice as many as
   // tiles, an even number of chunks a tile, and an even number of remote CTAs.
@@ -80,8 +83,8 @@ struct RemoteUnits {
 };
 inline constexpr uint32_t kMaxSharedUnits = 128;
 
-// `batch_tile` as in GemmPlan; `remote_rows` and `k` at least 1.
-RemoteUnits CutRemote(uint32_t batch_tile, uint64_t remote_rows, uint64_t k);
+// `batch_tile` and `most_units` as in GemmPlan; `remote_rows` and `k` at least 1.
+RemoteUnits CutRemote(uint32_t batch_tile, uint64_t remote_rows, uint64_t k, uint32_t most_units = 0);
 
 // `batch` 1 to kMaxBatch, `n`, `k` at least 1, `local_rows` at most n.
 GemmPlan PlanGemm(uint32_t batch, uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& device,

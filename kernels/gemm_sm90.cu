@@ -524,7 +524,7 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
   // Every CTA or cluster must have a chunk, a kind CTAs if it has rows, and a cluster CTAs of one kind.
   if (plan.cluster == 0) return cudaErrorInvalidValue;
   const uint64_t remote_rows = launch.n - launch.local_rows;
-  if (remote_rows > 0) params.remote_units = CutRemote(plan.batch_tile, remote_rows, launch.k);
+  if (remote_rows > 0) params.remote_units = CutRemote(plan.batch_tile, remote_rows, launch.k, plan.most_units);
   if (plan.local_inflight_boxes < plan.row_boxes || plan.remote_ctas > params.remote_units.count ||
       plan.remote_ctas > kMaxRemoteCtas || plan.remote_ctas % plan.cluster != 0 ||
       plan.local_ctas % plan.cluster != 0 ||

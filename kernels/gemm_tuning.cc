@@ -168,8 +168,8 @@ GemmPlan ApplyChoice(const TuningChoice& choice, uint64_t n, uint64_t k, uint64_
   const uint32_t used = plan.remote_ctas + plan.local_ctas;
   const uint32_t all = std::max(device.CtasIn(plan.cluster), plan.cluster * (has_local ? 2 : 1));
   const uint64_t most = all - (has_local ? plan.cluster : 0);
-  const uint64_t wanted =
-      std::min({uint64_t{choice.remote_ctas}, CutRemote(plan.batch_tile, n - local_rows, k).count, most});
+  const uint64_t wanted = std::min(
+      {uint64_t{choice.remote_ctas}, CutRemote(plan.batch_tile, n - local_rows, k, plan.most_units).count, most});
   if (wanted < plan.cluster) return plan;
   plan.remote_ctas = static_cast<uint32_t>(wanted / plan.cluster * plan.cluster);
   if (!has_local) return plan;

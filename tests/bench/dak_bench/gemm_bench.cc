@@ -130,6 +130,11 @@ std::optional<kernels::TuningChoice> Tune(Context& context, const Rotation& rota
     if (model.remote_ctas == 0 || remote_ctas == model.remote_ctas) continue;
     consider({model.row_boxes, model.local_inflight_boxes, model.promote_local, remote_ctas, model.cluster});
   }
+  // What isn't stored: how few units a remote tile may be cut in.
+  for (const uint32_t units : {2u, 3u, 4u, 6u, 8u, 12u}) {
+    if (model.remote_ctas == 0) break;
+    std::printf(" units%u %.1f", units, time(context.dak.PlanWithUnits(rotation[0], units)) * 1e6);
+  }
   std::printf("\n");
   return best;
 }

@@ -102,6 +102,13 @@ kernels::GemmPlan DakGemm::Plan(const Operation& operation) const {
   return plan;
 }
 
+kernels::GemmPlan DakGemm::PlanWithUnits(const Operation& operation, uint32_t most_units) const {
+  kernels::GemmPlan plan = Plan(operation);
+  plan.most_units = most_units;
+  kernels::PlanCtas(operation.n, operation.k, operation.local_rows, traits_, {}, plan);
+  return plan;
+}
+
 kernels::GemmPlan DakGemm::Plan(const Operation& operation, const kernels::TuningChoice& choice) const {
   return kernels::ApplyChoice(choice, operation.n, operation.k, operation.local_rows, traits_, {}, Plan(operation));
 }

@@ -48,6 +48,21 @@ TEST(CutRemoteTest, EveryChunkIsInOneUnitAndOnlyTheLastTilesAreCut) {
   }
 }
 
+TEST(CutRemoteTest, TilesAreCutInNoMoreUnitsThanThePlanAllows) {
+  for (const uint32_t most : {1u, 2u, 3u, 5u, 8u, 100u}) {
+    for (uint64_t k = 8; k < 60'000; k += 8 + k / 5 / 8 * 8) {
+      const RemoteUnits units = CutRemote(64, 64, k, most);
+      const RemoteUnits all = CutRemote(64, 64, k);
+      ASSERT_LE(units.per_tile, std::min(most, all.per_tile));
+      ASSERT_GE(units.chunks * units.per_tile, DivideUp(k, kChunkColumns));
+    }
+  }
+  GemmPlan plan = PlanGemm(256, 4'096, 14'336, 4'032, {}, {});
+  plan.most_units = 2;
+  PlanCtas(4'096, 14'336, 4'032, {}, {}, plan);
+  EXPECT_EQ(plan.remote_ctas, 2u) << "no more CTAs than units";
+}
+
 TEST(CutRemoteTest, ThereAreShortUnitsForAllAtTheEnd) {
   EXPECT_GE(CutRemote(8, 410, 14'336).count, 100u);
   const RemoteUnits many = CutRemote(8, 64 * 500, 4096);
