@@ -15,12 +15,7 @@
 #include <cstdint>
 
 #include "kernels/gemm_plan.h"
-
-#ifdef __CUDACC__
-#define DAK_HOST_DEVICE __host__ __device__
-#else
-#define DAK_HOST_DEVICE
-#endif
+#include "kernels/host_device.h"
 
 namespace dak::kernels {
 
