@@ -135,9 +135,9 @@ __device__ inline void CopyPiece(const float (&sums)[kSums], int piece, float (&
 }
 
 // Adds the tile's shares, and if kAddsSums `sums` before them, and writes y, of some pieces. A share's piece is asked
-// for one step ahead, where others' sums aren't in the way two steps. NOTE: a large batch's in pieces, in a loop that
-// isn't unrolled. As straight code, which runs once in a tile, it was fetched from memory each time: on an H100 the end
-// of a tile of 64 x 256 sums took 18 us, and takes 4.
+// for one step ahead, where others' sums aren't in the way two steps.
+// NOTE: a large batch's in pieces, in a loop that isn't unrolled. As straight code, which runs once in a tile, it was
+// fetched from memory each time: on an H100 the end of a tile of 64 x 256 sums took 18 us, and takes 4.
 template <class Traits, bool kAddsSums>
 __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, const Box& box,
                                   const float (&sums)[Traits::kN / 2], const TileShares& shares,

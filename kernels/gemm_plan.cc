@@ -45,6 +45,11 @@ void ChooseTile(uint32_t batch, uint64_t local_rows, const DeviceTraits& device,
   plan.cluster = plan.batch_tile >= kLeastClusteredTile && many_tiles ? kClusterCtas : 1;
 }
 
+uint32_t InflightBoxesAlone(uint32_t batch_tile) {
+  if (batch_tile <= 32) return kLocalInflightBoxesNarrow;
+  return batch_tile < kMaxBatch ? kLocalInflightBoxesMiddle : kLocalInflightBoxesWide;
+}
+
 uint32_t CountRemoteCtas(uint64_t remote_bytes, uint64_t local_bytes, uint32_t batch_tile, const DeviceTraits& device,
                          const LinkTraits& link) {
   const double local_s = static_cast<double>(local_bytes) / device.hbm_bytes_per_s;
@@ -87,10 +92,7 @@ void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& d
   plan.remote_ctas = 0;
   plan.local_ctas = 0;
   plan.halves = false;
-  plan.local_inflight_boxes = local_rows < n          ? kLocalInflightBoxesMixed
-                              : plan.batch_tile <= 32 ? kLocalInflightBoxesNarrow
-                              : plan.batch_tile < 256 ? kLocalInflightBoxesMiddle
-                                                      : kLocalInflightBoxesWide;
+  plan.local_inflight_boxes = local_rows < n ? kLocalInflightBoxesMixed : InflightBoxesAlone(plan.batch_tile);
   const uint64_t remote_rows = n - local_rows;
   uint32_t all = device.CtasIn(plan.cluster);
   if (local_rows == 0 || plan.batch_tile < kLeastClusteredTile || all < 2 * plan.cluster) {

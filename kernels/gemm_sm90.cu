@@ -325,8 +325,7 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
     if (box.valid_rows == 0) continue;
     constexpr int kPieces = Pieces<Traits, true>::kCount;
     PieceRange mine = {0, run.to_end ? kPieces : 0};  // to finish with these sums
-    if (Traits::kCanHalve && work.halves)
-      mine = work.worker % 2 == 0 ? PieceRange{0, kPieces / 2} : PieceRange{kPieces / 2, kPieces};
+    if (work.halves) mine = work.worker % 2 == 0 ? PieceRange{0, kPieces / 2} : PieceRange{kPieces / 2, kPieces};
     if (mine.end - mine.first < kPieces) LeaveShare<Traits>(p, run.shares, sums, mine, thread);
     if (mine.first < mine.end) {
       FinishTile<Traits, true>(p, work, box, sums, run.shares, mine, thread);

@@ -98,7 +98,6 @@ kernels::GemmPlan DakGemm::Plan(const Operation& operation) const {
   if (handover_ == kPlannedHandover) return plan;
   plan.early_link = handover_ >= 1;
   plan.early_release = handover_ >= 2;
-  kernels::PlanCtas(operation.n, operation.k, operation.local_rows, traits_, {}, plan);
   return plan;
 }
 
