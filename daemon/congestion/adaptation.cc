@@ -61,9 +61,10 @@ void Controller::Adapt() {
   }
   // A shorter trip than the one believed in disproves it. One that was learned is put to the test at once and now and
   // then, since the windows that it leads to make it look true.
-  --doubted_ticks_;
+  doubted_ticks_ = std::max(doubted_ticks_ - 1, 0);
+  learned_ticks_ = std::max(learned_ticks_ - 1, 0);
   if (trial_.ticks > 0) TryLearned();
-  if (--learned_ticks_ <= 0) round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
+  if (learned_ticks_ == 0) round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
   round_trip_ns_ = std::clamp(load.round_trip_ns, static_cast<double>(profile_.round_trip_ns), round_trip_ns_);
   const double expected_ns = std::max(ExpectedNs(), planned_bytes_ / profile_.bandwidth_bytes_per_s * 1e9);
   if (load.round_trip_ns > kTooLong * expected_ns) {

@@ -65,6 +65,9 @@ absl::Status Controller::RemoveSession(uint64_t session_id, uint64_t) {
     round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
     target_bytes_ = GoalBytes();
     cut_ = {};
+    trial_ = {};
+    learned_ticks_ = 0;
+    doubted_ticks_ = 0;
     load_ = {};
     unexplained_bytes_ = 0;
   }

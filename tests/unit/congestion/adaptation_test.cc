@@ -107,6 +107,26 @@ TEST(AdaptationTest, ALinkThatSlumpsAndComesBackIsNotTakenForALongerOne) {
   }
 }
 
+// What a slump made the controller doubt says nothing to the sessions that come when all have left.
+TEST(AdaptationTest, StartsAfreshWhenTheLastSessionHasLeft) {
+  for (const int slump_ms : {10, 15, 20, 25, 30, 40}) {
+    Simulator simulator;
+    simulator.Join(1);
+    simulator.Run(100);
+    for (const double share : {0.65, 0.3}) {  // two ticks down, then held
+      simulator.link().bandwidth_bytes_per_s = share * 51.1e9;
+      simulator.Run(5);
+    }
+    simulator.Run(slump_ms);
+    simulator.Leave(1);
+    EXPECT_EQ(simulator.controller().target_bytes(), 183'960u);
+    simulator.link() = {.round_trip_ns = 6'000};
+    for (int i = 2; i <= 5; ++i) simulator.Join(i);
+    simulator.Run(200);
+    EXPECT_GE(simulator.Run(100).link_use, 0.97) << slump_ms;
+  }
+}
+
 TEST(AdaptationTest, FillsALinkThatIsFasterOrSlowerThanTheProfileSays) {
   for (double factor : {0.25, 0.5, 0.8, 1.2, 1.5, 2.0}) {
     Simulator simulator({}, {.bandwidth_bytes_per_s = factor * 51.1e9});
