@@ -23,6 +23,9 @@ inline constexpr uint32_t kControlBytes = 2048;  // after the rings
 inline constexpr uint32_t kMaxWStages = 24;
 inline constexpr uint32_t kMaxXStages = 8;
 inline constexpr uint32_t kUnitPlaces = 4;
+// Of three warpgroups, 168 each at first: one that moves data, two that multiply.
+inline constexpr int kProducerRegisters = 56;
+inline constexpr int kConsumerRegisters = 224;
 
 struct DecodeParams {
   CUtensorMap x_map;
@@ -59,6 +62,10 @@ struct DecodeTraits {
   static constexpr int kN = kBatchTile;
   static constexpr uint32_t kCluster = kClusterCtas;
   static constexpr int kBoxes = kRowBoxes;
+  // Consumer warpgroups that share a box's columns: so many sums are more than the registers of one, and take it long
+  // to write.
+  static constexpr uint32_t kColumnGroups = kBatchTile > 128 ? 2 : 1;
+  static constexpr int kGroupN = kBatchTile / static_cast<int>(kColumnGroups);
   static constexpr bool kF16 = kF16Elements;
   static constexpr uint32_t kXStageBytes = kBatchTile * kChunkColumns * 2;
   static constexpr uint32_t kXStages = kBatchTile <= 128 ? 8 : 5;
@@ -72,8 +79,12 @@ struct DecodeTraits {
   static constexpr uint32_t kWStages = kWFit < kMaxWStages ? kWFit : kMaxWStages;
   static constexpr uint32_t kWRingBytes = kWStages * kWStageBytes;
   static constexpr uint32_t kLaunchBytes = kWRingBytes + kXRingBytes + kSwizzleAtomBytes + kControlBytes;
-  static constexpr uint32_t kConsumerWarps = kRowBoxes * kWarpgroupThreads / kWarpThreads;
-  static constexpr uint32_t kThreads = (kConsumerWarps + 3) * kWarpThreads;  // and W's, x's and the meter's warp
+  static constexpr uint32_t kBoxWarps = kColumnGroups * kWarpgroupThreads / kWarpThreads;  // consumers of one box
+  static constexpr uint32_t kConsumerWarps = kRowBoxes * kBoxWarps;
+  // W's producer's, x's and the meter's warp come after the consumers. Two warpgroups of consumers have registers from
+  // them, for which the three make a warpgroup with a fourth.
+  static constexpr bool kMovesRegisters = kConsumerWarps * kWarpThreads == 2 * kWarpgroupThreads;
+  static constexpr uint32_t kThreads = (kConsumerWarps + (kMovesRegisters ? 4 : 3)) * kWarpThreads;
   static_assert(kWRingBytes >= 48 * 1024, "too little of W in flight to hide a read");
   static_assert(kXStages >= 4 && kXStages <= kMaxXStages);
   static_assert(kWStageBytes % kSwizzleAtomBytes == 0 && kXStageBytes % kSwizzleAtomBytes == 0,

@@ -1,12 +1,12 @@
 // The end of a tile in the decode kernel: a consumer warpgroup's sums become y, or a share of it.
 //
-// A warpgroup holds one box of rows, kN columns (the batch). Where several of them have part of a tile's columns, one
-// finishes it: it adds the others' shares, always in the same order, so that equal inputs give equal bits, and does the
-// epilogue on the whole sums. Among local CTAs it is the one that does the tile's last chunk; it waits only for CTAs
-// with lower numbers, which have started before it. Among remote ones it is whoever comes last (decode_units.cuh).
-// Where every tile is two local CTAs', in halves, each finishes half of the columns; they are a cluster, so both have
-// started. Shares need no flags: their places in the workspace hold kAbsent until they come and again after they were
-// taken, and no sum ever has those bits.
+// A warpgroup holds one box of rows and kGroupN columns (the batch, or half of a large one). Where several CTAs have a
+// part of a tile's chunks, one finishes it: it adds the others' shares, always in the same order, so that equal inputs
+// give equal bits, and does the epilogue on the whole sums. Among local CTAs it is the one that does the tile's last
+// chunk; it waits only for CTAs with lower numbers, which have started before it. Among remote ones it is whoever comes
+// last (decode_units.cuh). Where every tile is two local CTAs', in halves, each finishes half of the columns; they are
+// a cluster, so both have started. Shares need no flags: their places in the workspace hold kAbsent until they come and
+// again after they were taken, and no sum ever has those bits.
 #ifndef DAK_KERNELS_DECODE_EPILOGUE_CUH_
 #define DAK_KERNELS_DECODE_EPILOGUE_CUH_
 
@@ -19,10 +19,11 @@ namespace dak::kernels {
 inline constexpr uint32_t kAbsent = 0xFFFF'FFFF;
 inline constexpr uint32_t kOtherNan = 0x7FFF'FFFF;
 
-// A warpgroup's box of a tile.
+// A warpgroup's part of a tile.
 struct Box {
   uint32_t row;         // its first row in the part
   uint32_t valid_rows;  // may be 0
+  uint32_t first_quad;  // of its columns, in eights
 };
 
 // The shares of a tile, in the order in which they are added: numbers [first, end), whose places in the workspace are
@@ -37,8 +38,8 @@ struct TileShares {
 };
 
 template <class Traits>
-__device__ inline TileShares LocalShares(const WorkRange& work, uint32_t group, uint32_t first, uint32_t end) {
-  return {kMaxSharedUnits + work.rank * 2 + group, 2 * Traits::kCluster, first, end, work.worker};
+__device__ inline TileShares LocalShares(const WorkRange& work, uint32_t box, uint32_t first, uint32_t end) {
+  return {kMaxSharedUnits + work.rank * 2 + box, 2 * Traits::kCluster, first, end, work.worker};
 }
 __device__ inline TileShares RemoteShares(const DecodeParams& p, uint32_t tile, uint32_t unit) {
   const RemoteUnits& units = p.remote_units;
@@ -52,12 +53,15 @@ __device__ inline uint4* ShareAt(const DecodeParams& p, const TileShares& shares
   return reinterpret_cast<uint4*>(p.workspace.shares) + place * (kBoxRows * kMaxBatch / 4);
 }
 
-// The columns of a tile's sums, in pieces of kQuads quads of sums a thread.
+// A warpgroup's columns, in pieces of kQuads quads of sums a thread, and how many shares of a piece a thread has asked
+// for at once: as many as there are registers for.
 template <class Traits, bool kAddsSums>
 struct Pieces {
-  static constexpr int kMost = Traits::kN < (kAddsSums ? 256 : 128) ? 8 : 4;  // as many as there are registers for
-  static constexpr int kQuads = Traits::kN / 8 < kMost ? Traits::kN / 8 : kMost;
-  static constexpr int kCount = Traits::kN / 8 / kQuads;
+  static constexpr int kOfGroup = Traits::kGroupN / 8;
+  static constexpr int kQuads = kOfGroup < 4 ? kOfGroup : 4;
+  static constexpr int kCount = kOfGroup / kQuads;
+  static constexpr int kAskedQuads = kAddsSums ? 8 : 24;
+  static constexpr int kAhead = kAskedQuads / kQuads < 8 ? kAskedQuads / kQuads : 8;
 };
 
 struct PieceRange {
@@ -68,11 +72,11 @@ struct PieceRange {
 
 // All but the pieces `kept`.
 template <class Traits>
-__device__ inline void LeaveShare(const DecodeParams& p, const TileShares& shares, const float (&sums)[Traits::kN / 2],
-                                  const PieceRange& kept, uint32_t thread) {
-  uint4* share = ShareAt(p, shares, shares.own) + thread;
+__device__ inline void LeaveShare(const DecodeParams& p, const Box& box, const TileShares& shares,
+                                  const float (&sums)[Traits::kGroupN / 2], const PieceRange& kept, uint32_t thread) {
+  uint4* share = ShareAt(p, shares, shares.own) + box.first_quad * kWarpgroupThreads + thread;
 #pragma unroll
-  for (int j = 0; j < Traits::kN / 8; ++j) {
+  for (int j = 0; j < Traits::kGroupN / 8; ++j) {
     if (kept.Has(j / Pieces<Traits, true>::kQuads)) continue;
     uint32_t bits[4];
 #pragma unroll
@@ -84,42 +88,54 @@ __device__ inline void LeaveShare(const DecodeParams& p, const TileShares& share
   }
 }
 
-// kCount quads of a share. They are asked for before they are needed.
-template <int kCount>
-class ShareQuads {
+// A piece, kQuads quads, of up to kAhead shares that follow one another, all asked for before any of them is needed.
+template <int kQuads, uint32_t kAhead>
+class AskedShares {
  public:
-  __device__ void Ask(uint4* quads) {
+  // `quads` of the first one; the next ones lie `stride` further each.
+  __device__ void Ask(uint4* quads, uint32_t stride, uint32_t count) {
     quads_ = quads;
+    stride_ = stride;
+    count_ = count;
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) values_[i] = ptx::LoadRelaxedGpu(quads_ + i * kWarpgroupThreads);
+    for (uint32_t i = 0; i < kAhead; ++i) AskOne(i);
   }
 
-  // Waits until they are there, adds them to `total` and takes them away.
-  __device__ void Take(float (&total)[kCount][4]) {
-    while (IsAbsent()) Ask(quads_);
+  // Waits until they are there, adds them to `total` in their order and takes them away.
+  __device__ void Take(float (&total)[kQuads][4]) {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      total[i][0] += __uint_as_float(values_[i].x);
-      total[i][1] += __uint_as_float(values_[i].y);
-      total[i][2] += __uint_as_float(values_[i].z);
-      total[i][3] += __uint_as_float(values_[i].w);
-      ptx::StoreRelaxedGpu(quads_ + i * kWarpgroupThreads, make_uint4(kAbsent, kAbsent, kAbsent, kAbsent));
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      while (IsAbsent(values_[i])) AskOne(i);
+#pragma unroll
+      for (int j = 0; j < kQuads; ++j) {
+        total[j][0] += __uint_as_float(values_[i][j].x);
+        total[j][1] += __uint_as_float(values_[i][j].y);
+        total[j][2] += __uint_as_float(values_[i][j].z);
+        total[j][3] += __uint_as_float(values_[i][j].w);
+        ptx::StoreRelaxedGpuIf(At(i, j), make_uint4(kAbsent, kAbsent, kAbsent, kAbsent), i < count_);
+      }
     }
   }
 
  private:
-  __device__ bool IsAbsent() const {
+  __device__ uint4* At(uint32_t i, int j) const { return quads_ + i * stride_ + j * kWarpgroupThreads; }
+
+  __device__ void AskOne(uint32_t i) {
+#pragma unroll
+    for (int j = 0; j < kQuads; ++j) values_[i][j] = ptx::LoadRelaxedGpuIf(At(i, j), i < count_);
+  }
+
+  static __device__ bool IsAbsent(const uint4 (&values)[kQuads]) {
     bool absent = false;
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const uint4 v = values_[i];
-      absent |= v.x == kAbsent || v.y == kAbsent || v.z == kAbsent || v.w == kAbsent;
-    }
+    for (const uint4& v : values) absent |= v.x == kAbsent || v.y == kAbsent || v.z == kAbsent || v.w == kAbsent;
     return absent;
   }
 
-  uint4* quads_ = nullptr;
-  uint4 values_[kCount];
+  uint4* quads_;
+  uint32_t stride_;
+  uint32_t count_;
+  uint4 values_[kAhead][kQuads];
 };
 
 // The piece-th kCount quads of `sums`. Registers can't be counted through, so each piece has instructions of its own,
@@ -134,47 +150,46 @@ __device__ inline void CopyPiece(const float (&sums)[kSums], int piece, float (&
   }
 }
 
-// Adds the tile's shares, and if kAddsSums `sums` before them, and writes y, of some pieces. A share's piece is asked
-// for one step ahead, where others' sums aren't in the way two steps.
+// Adds the tile's shares, and if kAddsSums `sums` before them, and writes y, of some pieces. The next shares, of this
+// piece or the next one, are under way while a piece is written.
 // NOTE: a large batch's in pieces, in a loop that isn't unrolled. As straight code, which runs once in a tile, it was
-// fetched from memory each time: on an H100 the end of a tile of 64 x 256 sums took 18 us, and takes 4.
+// fetched from memory each time: on an H100 the end of a tile of 64 x 256 sums took 18 us.
+// NOTE: a register that a load is still to fill can't be copied without waiting for it. So shares are asked for in
+// groups, and each group is taken before the next is asked for.
 template <class Traits, bool kAddsSums>
 __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, const Box& box,
-                                  const float (&sums)[Traits::kN / 2], const TileShares& shares,
+                                  const float (&sums)[Traits::kGroupN / 2], const TileShares& shares,
                                   const PieceRange& pieces, uint32_t thread) {
   constexpr int kAtOnce = Pieces<Traits, kAddsSums>::kQuads;
-  constexpr bool kTwoAhead = !kAddsSums && (Traits::kBoxes == 1 || Traits::kN < 64);
+  constexpr uint32_t kAhead = Pieces<Traits, kAddsSums>::kAhead;
   const TileWriter<Traits::kF16> writer({p.y, p.epilogue, p.n, p.batch, work.part_offset + box.row, box.valid_rows},
                                         thread);
-  // Steps through the shares of the first piece, then of the second, and so on.
-  uint32_t asked = shares.first;
-  int asked_piece = shares.first < shares.end ? pieces.first : pieces.end;
-  const auto ask_next = [&](ShareQuads<kAtOnce>& share) {
-    if (asked_piece == pieces.end) return;
-    share.Ask(ShareAt(p, shares, asked) + thread + asked_piece * (kAtOnce * kWarpgroupThreads));
-    if (++asked < shares.end) return;
-    asked = shares.first;
-    ++asked_piece;
+  constexpr uint32_t kPlaceQuads = kBoxRows * kMaxBatch / 4;
+  AskedShares<kAtOnce, kAhead> asked;
+  const auto ask = [&](int piece, uint32_t first) {
+    const uint32_t quad = box.first_quad + piece * kAtOnce;
+    asked.Ask(ShareAt(p, shares, first) + quad * kWarpgroupThreads + thread, shares.stride * kPlaceQuads,
+              shares.end - first);
   };
-  ShareQuads<kAtOnce> share;
-  ShareQuads<kAtOnce> later;
-  ask_next(share);
-  if constexpr (kTwoAhead) ask_next(later);
+  int piece = pieces.first;
+  uint32_t first = shares.first;
+  ask(piece, first);
 #pragma unroll 1
-  for (int piece = pieces.first; piece < pieces.end; ++piece) {
+  while (piece < pieces.end) {
     float total[kAtOnce][4] = {};
     if constexpr (kAddsSums) CopyPiece(sums, piece, total);
+    const int written = piece;
 #pragma unroll 1
-    for (uint32_t number = shares.first; number < shares.end; ++number) {
-      share.Take(total);
-      if constexpr (kTwoAhead) {
-        share = later;
-        ask_next(later);
-      } else {
-        ask_next(share);
+    while (piece == written) {
+      asked.Take(total);
+      first += kAhead;
+      if (first >= shares.end) {
+        first = shares.first;
+        ++piece;
       }
+      if (piece < pieces.end) ask(piece, first);
     }
-    writer.Write(piece * kAtOnce, total);
+    writer.Write(static_cast<int>(box.first_quad) + written * kAtOnce, total);
   }
 }
 

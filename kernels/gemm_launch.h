@@ -28,11 +28,11 @@ struct LinkCounters {
   uint64_t arrived_workers;             // the next one's remote CTAs that have seen it: decode_remote.cuh
   alignas(16) uint64_t seen_window[2];  // what a control page last said, for all CTAs: window_reader.cuh
   // Of a launch under way, and 0 between launches: units drawn, and CTAs that drew none any more, of launches with even
-  // and odd numbers, since two may read at once; and for each tile that several units make, warps of each of its four
-  // times 16 rows that have come to the end of one.
+  // and odd numbers, since two may read at once; and for each tile that several units make, warps of each of its up
+  // to eight parts (16 rows of a half of the columns) that have come to the end of one.
   uint64_t drawn_units[2];
   uint64_t idle_workers[2];
-  uint32_t unit_arrivals[kMaxSharedUnits][4];
+  uint32_t unit_arrivals[kMaxSharedUnits][8];
 };
 
 // Scratch memory in HBM. Launches leave it as they found it.

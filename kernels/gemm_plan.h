@@ -28,7 +28,7 @@ inline constexpr uint32_t kLeastClusteredTile = 128;
 inline constexpr uint32_t kClusterCtas = 4;
 
 // The smallest batch tile whose tiles two CTAs can finish together.
-inline constexpr uint32_t kLeastHalvedTile = 256;
+inline constexpr uint32_t kLeastHalvedTile = 128;
 
 struct DeviceTraits {
   uint32_t multiprocessors = 132;

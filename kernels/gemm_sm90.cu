@@ -7,6 +7,7 @@
 #include "kernels/decode_units.cuh"
 #include "kernels/gemm_launch.h"
 #include "kernels/ptx/cluster.h"
+#include "kernels/ptx/warpgroup.h"
 #include "kernels/ptx/wgmma.h"
 
 namespace dak::kernels {
@@ -192,7 +193,8 @@ class XProducer {
   RingPlace place_;
 };
 
-// ---- Consumer: a warpgroup that multiplies one box of rows ----------------------------------------------------------
+// ---- Consumer: a warpgroup that multiplies one box of rows, by all columns or by half of them
+// ----------------------------------------------------------
 
 // Its places in the rings, and how W's is cut.
 struct ConsumerPlaces {
@@ -200,6 +202,12 @@ struct ConsumerPlaces {
   uint32_t w_stage_bytes;
   RingPlace w;
   RingPlace x;
+};
+
+// Which of a CTA's consumer warpgroups.
+struct ConsumerGroup {
+  uint32_t box;      // of the tile's boxes of rows
+  uint32_t columns;  // of the column groups
 };
 
 template <class Traits>
@@ -218,20 +226,21 @@ __device__ inline void Release(DecodeShared& shared, uint32_t w_stage, uint32_t 
 
 // Waits for the next stages and starts their products; kFirst: of a tile, which forget the sums before.
 template <class Traits, bool kFirst>
-__device__ inline void StartNext(uint32_t ring_address, DecodeShared& shared, float (&sums)[Traits::kN / 2],
-                                 ConsumerPlaces& at, uint32_t group) {
+__device__ inline void StartNext(uint32_t ring_address, DecodeShared& shared, float (&sums)[Traits::kGroupN / 2],
+                                 ConsumerPlaces& at, const ConsumerGroup& group) {
   constexpr uint32_t kSteps = kChunkColumns / 16;
   constexpr uint32_t kStepBytes = 32;
   WaitFor(&shared.x_full[at.x.stage], at.x.phase);
   WaitFor(&shared.w_full[at.w.stage], at.w.phase);
-  const uint64_t w = ptx::WgmmaDescriptor(ring_address + at.w.stage * at.w_stage_bytes + group * kBoxBytes);
-  const uint64_t x = ptx::WgmmaDescriptor(ring_address + Traits::kWRingBytes + at.x.stage * Traits::kXStageBytes);
+  const uint64_t w = ptx::WgmmaDescriptor(ring_address + at.w.stage * at.w_stage_bytes + group.box * kBoxBytes);
+  const uint64_t x = ptx::WgmmaDescriptor(ring_address + Traits::kWRingBytes + at.x.stage * Traits::kXStageBytes +
+                                          group.columns * (Traits::kXStageBytes / Traits::kColumnGroups));
   ptx::WgmmaFence();
-  ptx::Wgmma<Traits::kN, Traits::kF16>::template Run<!kFirst>(sums, w, x);
+  ptx::Wgmma<Traits::kGroupN, Traits::kF16>::template Run<!kFirst>(sums, w, x);
 #pragma unroll
   for (uint32_t step = 1; step < kSteps; ++step) {
-    ptx::Wgmma<Traits::kN, Traits::kF16>::template Run<true>(sums, w + step * (kStepBytes >> 4),
-                                                             x + step * (kStepBytes >> 4));
+    ptx::Wgmma<Traits::kGroupN, Traits::kF16>::template Run<true>(sums, w + step * (kStepBytes >> 4),
+                                                                  x + step * (kStepBytes >> 4));
   }
   ptx::WgmmaCommit();
   at.w.Advance(at.w_stages);
@@ -242,8 +251,8 @@ __device__ inline void StartNext(uint32_t ring_address, DecodeShared& shared, fl
 // when its products are done.
 template <class Traits>
 __device__ inline void Multiply(uint32_t chunks, uint32_t ring_address, DecodeShared& shared,
-                                float (&sums)[Traits::kN / 2], ConsumerPlaces& at, uint32_t group, uint32_t lane,
-                                bool remote) {
+                                float (&sums)[Traits::kGroupN / 2], ConsumerPlaces& at, const ConsumerGroup& group,
+                                uint32_t lane, bool remote) {
   uint32_t w_stage = at.w.stage;
   uint32_t x_stage = at.x.stage;
   StartNext<Traits, true>(ring_address, shared, sums, at, group);
@@ -272,8 +281,8 @@ struct Run {
 template <class Traits>
 class Runs {
  public:
-  __device__ Runs(const DecodeParams& p, const WorkRange& work, DecodeShared& shared, uint32_t group)
-      : p_(p), work_(work), units_(shared), local_(work), group_(group) {}
+  __device__ Runs(const DecodeParams& p, const WorkRange& work, DecodeShared& shared, uint32_t box)
+      : p_(p), work_(work), units_(shared), local_(work), box_(box) {}
 
   __device__ Run Next(bool speaks) { return work_.remote ? NextRemote(speaks) : NextLocal(); }
 
@@ -290,21 +299,21 @@ class Runs {
     const bool to_end = unit.chunk + unit.chunks == work_.k_chunks;
     if (work_.halves) {
       const uint32_t other = work_.worker ^ 1;
-      return {unit.tile, unit.chunks, to_end, LocalShares<Traits>(work_, group_, other, other + 1)};
+      return {unit.tile, unit.chunks, to_end, LocalShares<Traits>(work_, box_, other, other + 1)};
     }
-    return {unit.tile, unit.chunks, to_end, LocalShares<Traits>(work_, group_, first, work_.worker)};
+    return {unit.tile, unit.chunks, to_end, LocalShares<Traits>(work_, box_, first, work_.worker)};
   }
 
   const DecodeParams& p_;
   const WorkRange& work_;
   UnitReader units_;
   LocalUnits local_;
-  uint32_t group_;
+  uint32_t box_;
 };
 
 template <class Traits>
 __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uint8_t* ring, DecodeShared& shared,
-                               uint32_t group) {
+                               const ConsumerGroup& group) {
   const uint32_t thread = threadIdx.x % kWarpgroupThreads;
   const uint32_t lane = thread % kWarpThreads;
   const uint32_t ring_address = ptx::SharedAddress(ring);
@@ -312,24 +321,25 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
                         .w_stage_bytes = work.remote ? kBoxBytes : Traits::kWStageBytes,
                         .w = {},
                         .x = {}};
-  Runs<Traits> runs(p, work, shared, group);
+  Runs<Traits> runs(p, work, shared, group.box);
   Run run = runs.Next(lane == 0);
   ptx::WaitForPreviousGrid();
   for (; run.chunks > 0; run = runs.Next(lane == 0)) {
-    const uint64_t row = uint64_t{run.tile} * work.tile_rows + work.row_offset + group * kBoxRows;
+    const uint64_t row = uint64_t{run.tile} * work.tile_rows + work.row_offset + group.box * kBoxRows;
     const uint64_t valid = row < work.part_rows ? work.part_rows - row : 0;
-    const Box box{static_cast<uint32_t>(row), static_cast<uint32_t>(min(valid, uint64_t{kBoxRows}))};
+    const Box box{static_cast<uint32_t>(row), static_cast<uint32_t>(min(valid, uint64_t{kBoxRows})),
+                  group.columns * (Traits::kGroupN / 8)};
     // A box past the part's end isn't loaded: its products are of whatever lies there, and are never stored.
-    float sums[Traits::kN / 2];
+    float sums[Traits::kGroupN / 2];
     Multiply<Traits>(run.chunks, ring_address, shared, sums, places, group, lane, work.remote);
     if (box.valid_rows == 0) continue;
     constexpr int kPieces = Pieces<Traits, true>::kCount;
     PieceRange mine = {0, run.to_end ? kPieces : 0};  // to finish with these sums
     if (work.halves) mine = work.worker % 2 == 0 ? PieceRange{0, kPieces / 2} : PieceRange{kPieces / 2, kPieces};
-    if (mine.end - mine.first < kPieces) LeaveShare<Traits>(p, run.shares, sums, mine, thread);
+    if (mine.end - mine.first < kPieces) LeaveShare<Traits>(p, box, run.shares, sums, mine, thread);
     if (mine.first < mine.end) {
       FinishTile<Traits, true>(p, work, box, sums, run.shares, mine, thread);
-    } else if (work.remote && IsLastOfTile(p, run.tile, thread / kWarpThreads, lane)) {
+    } else if (work.remote && IsLastOfTile(p, run.tile, threadIdx.x / kWarpThreads, lane)) {
       FinishTile<Traits, false>(p, work, box, sums, run.shares, {0, Pieces<Traits, false>::kCount}, thread);
     }
   }
@@ -372,13 +382,12 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
   const WorkRange work = DivideWork<Traits>(p);
 
   // Phase 2: barriers. A stage is full when its producer has said how many bytes come and they came, empty when every
-  // consumer warp that reads it has arrived. Remote tiles are one box high: only the first warpgroup works on them.
-  constexpr uint32_t kWarpgroupWarps = kWarpgroupThreads / kWarpThreads;
-  const uint32_t readers = work.remote ? kWarpgroupWarps : Traits::kConsumerWarps;
+  // consumer warp that reads it has arrived. Remote tiles are one box high: only the first box's warps work on them.
+  const uint32_t readers = work.remote ? Traits::kBoxWarps : Traits::kConsumerWarps;
   if (threadIdx.x == 0) {
     const uint32_t w_stages = work.remote ? RemoteRing<Traits>::kWStages : Traits::kWStages;
     InitialiseShared(shared, w_stages, Traits::kXStages, readers, work.remote ? readers : readers * Traits::kCluster);
-    InitialiseUnits(shared, kWarpgroupWarps + 1);
+    InitialiseUnits(shared, Traits::kBoxWarps + 1);
     cuda::ptx::fence_mbarrier_init(cuda::ptx::sem_release, cuda::ptx::scope_cluster);
   }
   MeetCluster<Traits>();
@@ -386,9 +395,18 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
   // Phase 3: roles.
   constexpr uint32_t kWWarp = Traits::kConsumerWarps;
   constexpr uint32_t kXWarp = kWWarp + 1;
+  constexpr uint32_t kMeterWarp = kWWarp + 2;
+  if constexpr (Traits::kMovesRegisters) {
+    if (warp < kWWarp) {
+      ptx::TakeRegisters<kConsumerRegisters>();
+    } else {
+      ptx::GiveRegisters<kProducerRegisters>();
+    }
+  }
   if (warp < kWWarp) {
     if (warp >= readers) return;
-    Consume<Traits>(p, work, ring, shared, warp / kWarpgroupWarps);
+    const uint32_t group = warp * kWarpThreads / kWarpgroupThreads;
+    Consume<Traits>(p, work, ring, shared, {group / Traits::kColumnGroups, group % Traits::kColumnGroups});
   } else if (lane == 0 && warp == kWWarp) {
     WProducer<Traits> producer(p, work, ring, shared);
     if (work.remote) {
@@ -398,7 +416,7 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
     }
   } else if (lane == 0 && warp == kXWarp) {
     XProducer<Traits>(p, work, ring + Traits::kWRingBytes, shared).Run();
-  } else if (lane == 0 && work.remote) {
+  } else if (lane == 0 && warp == kMeterWarp && work.remote) {
     RunMeter(p, work, shared);
   }
 

@@ -10,9 +10,6 @@ namespace dak::kernels {
 namespace {
 
 constexpr uint16_t kBothCtas = 3;
-// Of the CTA's 64 Ki registers, in shares of 8 a thread.
-constexpr int kProducerRegisters = 56;
-constexpr int kConsumerRegisters = 224;
 
 // ---- The scheduler: one thread of a cluster that takes items for both CTAs ------------------------------------------
 

@@ -67,6 +67,25 @@ __device__ inline uint32_t LoadIf(const uint32_t* address, bool condition, uint3
   return value;
 }
 
+// As LoadRelaxedGpu and StoreRelaxedGpu of four words; where the condition doesn't hold, zeros and nothing.
+__device__ inline uint4 LoadRelaxedGpuIf(const uint4* address, bool condition) {
+  uint4 value;
+  asm volatile(
+      "{.reg .pred p; setp.ne.u32 p, %5, 0; mov.u32 %0, 0; mov.u32 %1, 0; mov.u32 %2, 0; mov.u32 %3, 0;"
+      "@p ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];}"
+      : "=&r"(value.x), "=&r"(value.y), "=&r"(value.z), "=&r"(value.w)
+      : "l"(address), "r"(uint32_t{condition})
+      : "memory");
+  return value;
+}
+
+__device__ inline void StoreRelaxedGpuIf(uint4* address, uint4 value, bool condition) {
+  asm volatile(
+      "{.reg .pred p; setp.ne.u32 p, %5, 0; @p st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};}" ::"l"(address),
+      "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w), "r"(uint32_t{condition})
+      : "memory");
+}
+
 __device__ inline void StoreIf(uint32_t* address, uint32_t value, bool condition) {
   asm volatile("{.reg .pred p; setp.ne.u32 p, %2, 0; @p st.global.u32 [%0], %1;}" ::"l"(address), "r"(value),
                "r"(uint32_t{condition})

@@ -130,7 +130,14 @@ std::optional<kernels::TuningChoice> Tune(Context& context, const Rotation& rota
     if (model.remote_ctas == 0 || remote_ctas == model.remote_ctas) continue;
     consider({model.row_boxes, model.local_inflight_boxes, model.promote_local, remote_ctas, model.cluster});
   }
-  // What isn't stored: how few units a remote tile may be cut in.
+  // What isn't stored: that two CTAs of a tile finish it together or not, local CTAs on all SMs, and how few units a
+  // remote tile may be cut in.
+  if (model.halves) {
+    kernels::GemmPlan whole = model;
+    whole.halves = false;
+    std::printf(" whole %.1f", time(whole) * 1e6);
+  }
+  if (model.local_ctas > 0) std::printf(" all %.1f", time(context.dak.PlanWithAllSms(rotation[0])) * 1e6);
   for (const uint32_t units : {2u, 3u, 4u, 6u, 8u, 12u}) {
     if (model.remote_ctas == 0) break;
     std::printf(" units%u %.1f", units, time(context.dak.PlanWithUnits(rotation[0], units)) * 1e6);

@@ -108,6 +108,13 @@ kernels::GemmPlan DakGemm::PlanWithUnits(const Operation& operation, uint32_t mo
   return plan;
 }
 
+kernels::GemmPlan DakGemm::PlanWithAllSms(const Operation& operation) const {
+  kernels::GemmPlan plan = Plan(operation);
+  plan.halves = false;
+  plan.local_ctas = (traits_.CtasIn(plan.cluster) - plan.remote_ctas) / plan.cluster * plan.cluster;
+  return plan;
+}
+
 kernels::GemmPlan DakGemm::Plan(const Operation& operation, const kernels::TuningChoice& choice) const {
   return kernels::ApplyChoice(choice, operation.n, operation.k, operation.local_rows, traits_, {}, Plan(operation));
 }

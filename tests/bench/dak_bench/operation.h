@@ -58,6 +58,8 @@ class DakGemm {
   kernels::GemmPlan Plan(const Operation& operation, const kernels::TuningChoice& choice) const;
   // With so many units a remote tile at most.
   kernels::GemmPlan PlanWithUnits(const Operation& operation, uint32_t most_units) const;
+  // Local CTAs on all SMs, however unevenly tiles are divided then.
+  kernels::GemmPlan PlanWithAllSms(const Operation& operation) const;
   void SetWindow(uint64_t bytes);  // of both control pages; nothing may be running
   v1::LinkReport report() const { return *report_; }
   // False: launches don't overlap the ones before them.

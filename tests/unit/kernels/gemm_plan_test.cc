@@ -43,6 +43,7 @@ TEST(CutRemoteTest, EveryChunkIsInOneUnitAndOnlyTheLastTilesAreCut) {
       ASSERT_LE(units.count - units.whole, kMaxSharedUnits);
       if (units.per_tile > 1) {
         ASSERT_GE(units.chunks, batch_tile == 256 ? 16u : 8u);
+        ASSERT_LE(units.per_tile, batch_tile == 256 ? 4u : kMaxSharedUnits);
       }
     }
   }
@@ -110,8 +111,9 @@ TEST(PlanGemmTest, ATileIsSharedWhereThatCostsLessThanItSaves) {
 
 TEST(PlanGemmTest, TilesAreFinishedInHalvesWhereTwoCtasHaveEach) {
   EXPECT_TRUE(PlanGemm(256, 4'096, 4'096, 4'096, {}, {}).halves);
-  EXPECT_FALSE(PlanGemm(256, 4'100, 4'096, 4'096, {}, {}).halves) << "beside one remote CTA";
-  EXPECT_FALSE(PlanGemm(128, 4'096, 4'096, 4'096, {}, {}).halves) << "too few columns";
+  EXPECT_TRUE(PlanGemm(256, 4'100, 4'096, 4'096, {}, {}).halves) << "beside a pair of remote CTAs, where one would do";
+  EXPECT_TRUE(PlanGemm(128, 4'096, 4'096, 4'096, {}, {}).halves);
+  EXPECT_FALSE(PlanGemm(64, 4'096, 4'096, 4'096, {}, {}).halves) << "too few columns";
   EXPECT_FALSE(PlanGemm(256, 4'096, 4'160, 4'096, {}, {}).halves) << "an odd number of chunks";
   EXPECT_FALSE(PlanGemm(256, 6'144, 4'096, 6'144, {}, {}).halves) << "a CTA for each tile";
   GemmPlan plan = PlanGemm(256, 4'096, 4'096, 4'096, {}, {});
