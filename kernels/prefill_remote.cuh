@@ -25,7 +25,7 @@ namespace dak::kernels {
 struct FetchTraits {
   static constexpr uint32_t kWStages = kMaxWStages;
 };
-inline constexpr uint32_t kStorers = 4;
+inline constexpr uint32_t kStorers = 8;
 static_assert(FetchTraits::kWStages % kStorers == 0);
 static_assert(FetchTraits::kWStages * kBoxBytes <= PrefillInstance<4, false, false>::kRingBytes);
 
@@ -71,11 +71,15 @@ struct FetchShare {
   }
 };
 
-// One thread that reads the fetcher's chunks from the link.
+// One thread that reads the fetcher's chunks from the link. What it does for a chunk is what bounds a fetcher: no
+// division, nothing of turns where none are taken.
 class Fetcher {
  public:
   __device__ Fetcher(const PrefillParams& p, const WorkRange& work, uint8_t* stages, FetchShared& shared)
-      : p_(p), work_(work), stages_(stages), shared_(shared), policy_(ptx::EvictFirstPolicy()), gate_(shared.link) {}
+      : p_(p), work_(work), stages_(stages), shared_(shared), policy_(ptx::EvictFirstPolicy()), gate_(shared.link) {
+    last_box_bytes_ = (static_cast<uint32_t>((work.part_rows - 1) % kBoxRows) + 1) * kChunkColumns * 2;
+    last_chunk_columns_ = (p.base.k - 1) % kChunkColumns + 1;
+  }
 
   __device__ void Run() {
     ptx::PrefetchTensorMap(&p_.base.w_remote_map);
@@ -84,10 +88,12 @@ class Fetcher {
     uint64_t next = work_.worker;
     for (uint32_t i = 0; i < p_.layout.Groups(); ++i) {
       const PrefillGroup group(p_.layout, i);
-      const uint64_t end = group.begin + uint64_t{group.count} * p_.layout.k_chunks;
-      for (; next < end; next += work_.workers) {
-        const auto offset = static_cast<uint32_t>(next - group.begin);  // a group fits in the ring
-        Fetch(next, group.first + offset % group.count, offset / group.count);
+      if (group.count == 0) continue;
+      const auto offset = static_cast<uint32_t>(next - group.begin);  // a group fits in the ring
+      uint32_t box = offset % group.count;
+      for (uint32_t chunk = offset / group.count; chunk < p_.layout.k_chunks; next += work_.workers) {
+        Fetch(next, group.first + box, chunk);
+        for (box += work_.workers; box >= group.count; box -= group.count) ++chunk;
       }
     }
     gate_.Drain();
@@ -98,18 +104,11 @@ class Fetcher {
 
  private:
   __device__ void Fetch(uint64_t sequence, uint32_t box, uint32_t chunk) {
-    const uint64_t rows_left = work_.part_rows - uint64_t{box} * kBoxRows;
-    const auto rows = static_cast<uint32_t>(rows_left < kBoxRows ? rows_left : kBoxRows);
-    const uint32_t columns_left = p_.base.k - chunk * kChunkColumns;
-    const uint32_t bytes = rows * (columns_left < kChunkColumns ? columns_left : kChunkColumns) * 2;
+    uint32_t bytes = box + 1 == p_.layout.remote_boxes ? last_box_bytes_ : kBoxBytes;
+    if (chunk + 1 == p_.layout.k_chunks) bytes = bytes / kChunkColumns * last_chunk_columns_;
     WaitFor(&shared_.link.w_empty[place_.stage], place_.phase ^ 1);
     gate_.WaitForRoom(bytes);
-    while (shared_.serial.Load() != 0) {
-      gate_.Drain();
-      shared_.ended.Store(issued_);
-      if (AllBeforeAreIn(sequence) && NoneIsInFlight()) break;
-    }
-    gate_.WaitForRoom(bytes);
+    if (shared_.serial.Load() != 0) AwaitTurn(sequence, bytes);
     gate_.OnIssue(place_.stage, bytes);
     ++issued_;
     uint64_t* full = &shared_.link.w_full[place_.stage];
@@ -118,6 +117,15 @@ class Fetcher {
     ptx::TmaLoad(stages_ + place_.stage * kBoxBytes, &p_.base.w_remote_map, static_cast<int32_t>(chunk * kChunkColumns),
                  static_cast<int32_t>(box * kBoxRows), full, policy_);
     place_.Advance(FetchTraits::kWStages);
+  }
+
+  __device__ void AwaitTurn(uint64_t sequence, uint32_t bytes) {
+    while (shared_.serial.Load() != 0) {
+      gate_.Drain();
+      shared_.ended.Store(issued_);
+      if (AllBeforeAreIn(sequence) && NoneIsInFlight()) break;
+    }
+    gate_.WaitForRoom(bytes);
   }
 
   __device__ bool AllBeforeAreIn(uint64_t sequence) const {
@@ -140,19 +148,24 @@ class Fetcher {
   uint64_t policy_;
   RemoteGate<FetchTraits> gate_;
   RingPlace place_;
+  uint32_t last_box_bytes_;  // of the last box's rows in a whole chunk
+  uint32_t last_chunk_columns_;
   uint64_t issued_ = 0;
 };
 
-// Writes one chunk to its slot and lets its readers have it.
-__device__ inline void PutIntoRing(const PrefillParams& p, const uint8_t* chunk, uint64_t sequence, uint64_t* word) {
+// Writes one chunk to its slot, frees its stage and lets its readers have it.
+__device__ inline void PutIntoRing(const PrefillParams& p, const uint8_t* chunk, uint64_t sequence, uint64_t* empty) {
   // The slot was seen free by an ordinary load, and is written by the asynchronous proxy.
   cuda::ptx::fence_proxy_async(cuda::ptx::space_global);
-  cuda::ptx::cp_async_bulk(cuda::ptx::space_global, cuda::ptx::space_shared,
-                           p.workspace.ring + sequence % kPrefillRingSlots * kBoxBytes, chunk, uint32_t{kBoxBytes});
+  const uint64_t slot = sequence % kPrefillRingSlots;
+  cuda::ptx::cp_async_bulk(cuda::ptx::space_global, cuda::ptx::space_shared, p.workspace.ring + slot * kBoxBytes, chunk,
+                           uint32_t{kBoxBytes});
   cuda::ptx::cp_async_bulk_commit_group();
+  cuda::ptx::cp_async_bulk_wait_group_read(cuda::ptx::n32_t<0>());
+  cuda::ptx::mbarrier_arrive(empty);
   cuda::ptx::cp_async_bulk_wait_group(cuda::ptx::n32_t<0>());
   cuda::ptx::fence_proxy_async(cuda::ptx::space_global);
-  ptx::StoreReleaseGpu(word, SlotWord(sequence, ReadersOf(p.layout)));
+  ptx::StoreReleaseGpu(&p.workspace.slots[slot], SlotWord(sequence, ReadersOf(p.layout)));
 }
 
 // The fetcher's count in HBM, of chunks that one of its storers has put into the ring. It is for a window of less than
@@ -180,34 +193,33 @@ __device__ inline uint32_t LeadingLanes(bool condition) {
   return mask == ~0u ? kWarpThreads : static_cast<uint32_t>(__ffs(static_cast<int>(~mask)) - 1);
 }
 
-// One warp of kStorers that move what has come into the ring, every kStorers-th of the fetcher's chunks, a chunk a
-// lane: a write to HBM and its flag take much longer than a read takes at the link's rate.
+// One warp of kStorers that move what has come into the ring, a stage a lane. A write to HBM and its flag take much
+// longer than a read takes at the link's rate, so many must be under way; and a stage that waits reads nothing, so a
+// slot is looked at before its chunk is there, and a stage is free when it was read, not when HBM has it.
 __device__ inline void StoreFetched(const PrefillParams& p, const WorkRange& work, const uint8_t* stages,
                                     FetchShared& shared, uint32_t storer) {
   constexpr uint32_t kStages = FetchTraits::kWStages;
   const uint32_t lane = threadIdx.x % kWarpThreads;
+  const uint32_t stage = storer + lane * kStorers;
   const uint64_t all = p.layout.RemoteChunks();
-  const uint64_t count = all > work.worker ? (all - work.worker - 1) / work.workers + 1 : 0;
+  const uint64_t count = all > work.worker ? (all - work.worker - 1) / work.workers + 1 : 0;  // this fetcher's
   StoredCount count_in_hbm(&p.workspace.counters->fetched[work.worker]);
-  for (uint64_t next = storer; next < count;) {
-    const uint64_t mine = next + lane * kStorers;
-    const auto stage = static_cast<uint32_t>(mine % kStages);
-    const auto phase = static_cast<uint32_t>(mine / kStages % 2);
-    const bool arrived = lane < kStages / kStorers && mine < count &&
-                         cuda::ptx::mbarrier_test_wait_parity(&shared.link.w_full[stage], phase);
-    const uint32_t ready = LeadingLanes(arrived);
+  uint64_t mine = stage < kStages ? stage : count;  // the next chunk of this lane's stage
+  bool has_slot = false;
+  while (__any_sync(~0u, mine < count)) {
     if (lane == 0 && shared.serial.Load() != 0) count_in_hbm.Say();
-    if (ready == 0) continue;
     const uint64_t sequence = work.worker + mine * work.workers;
-    uint64_t* const word = &p.workspace.slots[sequence % kPrefillRingSlots];
-    const uint32_t stored = LeadingLanes(lane < ready && IsFree(ptx::LoadAcquireGpu(word)));
-    if (lane < stored) {
-      PutIntoRing(p, stages + stage * kBoxBytes, sequence, word);
-      cuda::ptx::mbarrier_arrive(&shared.link.w_empty[stage]);
+    if (mine < count && !has_slot) {
+      has_slot = IsFree(ptx::LoadAcquireGpu(&p.workspace.slots[sequence % kPrefillRingSlots]));
     }
-    __syncwarp();
-    next += uint64_t{stored} * kStorers;
-    count_in_hbm.Add(stored);
+    const bool stores = has_slot && cuda::ptx::mbarrier_test_wait_parity(&shared.link.w_full[stage],
+                                                                         static_cast<uint32_t>(mine / kStages % 2));
+    if (stores) {
+      PutIntoRing(p, stages + stage * kBoxBytes, sequence, &shared.link.w_empty[stage]);
+      mine += kStages;
+      has_slot = false;
+    }
+    count_in_hbm.Add(static_cast<uint32_t>(__popc(__ballot_sync(~0u, stores))));
   }
   if (lane != 0) return;
   count_in_hbm.Say();
