@@ -19,6 +19,10 @@ OTHER = f"""========= Warning: Race reported between Write access at {KERNEL}+0x
 =========     and Read access at {KERNEL}+0x6a80 in /src/kernels/gemm_sm90.cu:230 [8 hazards]
 =========
 """
+MERGED = f"""========= Error: Race reported between Read access at {KERNEL}+0x15e0 in /src/kernels/polled.cuh:19
+=========     and Write access at {KERNEL}+0x6a80 [16 hazards]
+=========
+"""
 BARE = f"""========= Error: Race reported between Read access at {KERNEL}+0x15e0
 =========     and Write access at {KERNEL}+0x6a80 [16 hazards]
 =========
@@ -49,6 +53,15 @@ class RacecheckTest(unittest.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("race: write at /src/kernels/polled.cuh:20, read at /src/kernels/gemm_sm90.cu:230", said)
         self.assertIn("reports 2, by design (all in polled.cuh) 1, races 1", said)
+
+    def test_an_instruction_without_a_line_counts_by_what_it_meets(self):
+        code, said = self.judge(output(POLLED, MERGED))
+        self.assertEqual(code, 0, said)
+        self.assertIn("racecheck: 1 reports have an access without a source line", said)
+        self.assertIn("reports 2, by design (all in polled.cuh) 2, races 0", said)
+        code, said = self.judge(output(MERGED.replace("polled.cuh:19", "gemm_sm90.cu:230")))
+        self.assertEqual(code, 1, said)
+        self.assertIn("race: read at /src/kernels/gemm_sm90.cu:230, write at an instruction without a line", said)
 
     def test_what_says_too_little_is_not_judged(self):
         for text, reason in ((output(BARE), "no source lines"), (POLLED, "no summary"),

@@ -173,6 +173,7 @@ PeerProcess::PeerProcess(const std::string& case_name) {
     errno = error;
     Fail("posix_spawn");
   }
+  theirs.reset();  // or a peer that ends at once would leave this process waiting for its own end of the pair
   Call(socket_.get(), Request{});
 }
 
