@@ -122,7 +122,8 @@ class NodePlan::Round {
       Place& place = places_[i];
       place.plan = std::move(plans[i]);
       place.profile = ScaledToShare(node_.profile_, place.weight() / weights);
-      DAK_ASSIGN_OR_RETURN(place.target, RoundToTiles(place.plan, place.description().splits, place.budget_bytes));
+      DAK_ASSIGN_OR_RETURN(place.target, RoundToFastestTiles(place.profile, passes[i], place.plan,
+                                                             place.description().splits, place.budget_bytes));
       place.target_hbm_bytes = HbmBytes(place.description(), place.target);
       wanted_hbm_bytes_ += std::min(place.budget_bytes, internal::StoredBytes(place.description()));
       for (size_t op = 0; op < place.target.size(); ++op) {
@@ -246,7 +247,7 @@ class NodePlan::Round {
     pass.hbm_budget_bytes = hbm_bytes;
     const absl::StatusOr<PassPlan> plan = Plan(profile, pass);
     if (!plan.ok()) return false;
-    absl::StatusOr<Rows> rounded = RoundToTiles(*plan, place.description().splits, hbm_bytes);
+    absl::StatusOr<Rows> rounded = RoundToFastestTiles(profile, pass, *plan, place.description().splits, hbm_bytes);
     if (!rounded.ok()) return false;
     *rows = *std::move(rounded);
     return true;

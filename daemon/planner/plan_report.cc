@@ -69,18 +69,18 @@ class GroupMaker {
 };
 
 // The plan's numbers, in whole tiles: the tiers' shares of an operation change in proportion.
-absl::Status FillFromPlan(const PlanQuestion& question, const DecodePass& pass, const PassPlan& plan,
-                          uint64_t hbm_budget_bytes, PlanReport& report) {
+absl::Status FillFromPlan(const PlanQuestion& question, const DecodePass& pass, const Pass& planned,
+                          const PassPlan& plan, PlanReport& report) {
   std::vector<RowSplit> splits;
   for (const ModelOperation& operation : pass.operations) splits.push_back(operation.split);
-  DAK_ASSIGN_OR_RETURN(const std::vector<uint64_t> remote_rows, RoundToTiles(plan, splits, hbm_budget_bytes));
+  DAK_ASSIGN_OR_RETURN(const std::vector<uint64_t> remote_rows,
+                       RoundToFastestTiles(question.profile, planned, plan, splits, planned.hbm_budget_bytes));
   GroupMaker groups;
   for (size_t i = 0; i < pass.operations.size(); ++i) {
     const ModelOperation& operation = pass.operations[i];
     const double rounded = static_cast<double>(remote_rows[i]) / static_cast<double>(operation.split.rows);
-    std::vector<double> tier_ratios = plan.operations[i].tier_ratios;
-    for (double& ratio : tier_ratios) ratio *= plan.operations[i].ratio > 0 ? rounded / plan.operations[i].ratio : 0;
-    const double seconds = OperationSeconds(question.profile, operation.operation, tier_ratios);
+    const double seconds =
+        OperationSeconds(question.profile, operation.operation, TierRatiosAt(plan.operations[i], rounded));
     report.pass_s += seconds;
     report.remote_bytes += remote_rows[i] * operation.split.row_bytes;
     groups.Add(operation, remote_rows[i], seconds, OperationSeconds(question.profile, operation.operation, {}));
@@ -119,7 +119,7 @@ absl::StatusOr<PlanReport> MakePlanReport(const PlanQuestion& question) {
     return report;
   }
   if (!plan.ok()) return plan.status();
-  DAK_RETURN_IF_ERROR(FillFromPlan(question, pass, *plan, planned.hbm_budget_bytes, report));
+  DAK_RETURN_IF_ERROR(FillFromPlan(question, pass, planned, *plan, report));
   return report;
 }
 

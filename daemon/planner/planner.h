@@ -117,6 +117,10 @@ BatchRate RateAt(const Profile& profile, uint64_t batch);
 // The model's time of one operation, with the profile's rates. `tier_ratios` is by remote tier; missing ones are 0.
 double OperationSeconds(const Profile& profile, const Operation& operation, absl::Span<const double> tier_ratios);
 
+// The shares of an operation's tiers with `ratio` of it remote: in the plan's proportion; the first tier's alone where
+// the plan has nothing remote.
+std::vector<double> TierRatiosAt(const OperationPlan& operation, double ratio);
+
 // What a session sees of `profile` when it has `share` (0 to 1) of what sessions compete for on the way to the remote
 // tiers: the link's rate and each tier's own rate are scaled, everything else is unchanged.
 Profile ScaledToShare(const Profile& profile, double share);
@@ -146,6 +150,15 @@ struct RowSplit {
 };
 absl::StatusOr<std::vector<uint64_t>> RoundToTiles(const PassPlan& plan, absl::Span<const RowSplit> splits,
                                                    uint64_t hbm_budget_bytes);
+
+// The same by time: all are rounded down, then tiles are added one by one where the model says that a byte costs the
+// least, several to one operation if so, up to its max_ratio. A plan has most operations where another byte begins to
+// cost more, so one that is rounded up there costs a tile's time, and one that is rounded down gains none. For tiles of
+// one size the time is the least of all choices that round no operation down further. At least as many bytes are remote
+// as above, and less than one tile more than needed. `pass` is what `plan` was made for; one entry an operation.
+absl::StatusOr<std::vector<uint64_t>> RoundToFastestTiles(const Profile& profile, const Pass& pass,
+                                                          const PassPlan& plan, absl::Span<const RowSplit> splits,
+                                                          uint64_t hbm_budget_bytes);
 
 // Machines to plan for where none is at hand. "h100-pcie": an H100 on PCIe 5 as measured (docs/planner.md). "gh200": a
 // GH200 96 GB on NVLink-C2C by its public datasheet, not measured: what a datasheet doesn't say is 0.

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
+#include <queue>
 #include <string>
 #include <vector>
 
@@ -47,7 +49,8 @@ struct RoundedDown {
   std::vector<Candidate> candidates;
   uint64_t total_bytes = 0;
   uint64_t remote_bytes = 0;
-  double missing_bytes = 0;  // what the plan has remote beyond remote_bytes
+  double missing_bytes = 0;   // what the plan has remote beyond remote_bytes
+  uint64_t needed_bytes = 0;  // what must be, by the plan and the budget
 };
 
 absl::StatusOr<RoundedDown> RoundDown(const PassPlan& plan, absl::Span<const RowSplit> splits) {
@@ -154,10 +157,8 @@ bool FewCombinations(std::vector<SizeGroup>& groups) {
   return true;
 }
 
-}  // namespace
-
-absl::StatusOr<std::vector<uint64_t>> RoundToTiles(const PassPlan& plan, absl::Span<const RowSplit> splits,
-                                                   uint64_t hbm_budget_bytes) {
+absl::StatusOr<RoundedDown> RoundDownChecked(const PassPlan& plan, absl::Span<const RowSplit> splits,
+                                             uint64_t hbm_budget_bytes) {
   if (splits.size() != plan.operations.size()) {
     return InvalidField("splits", absl::StrCat(splits.size(), " entries"),
                         absl::StrCat("one an operation: ", plan.operations.size()));
@@ -165,24 +166,117 @@ absl::StatusOr<std::vector<uint64_t>> RoundToTiles(const PassPlan& plan, absl::S
   DAK_ASSIGN_OR_RETURN(RoundedDown down, RoundDown(plan, splits));
   uint64_t needed = down.remote_bytes + static_cast<uint64_t>(down.missing_bytes);
   if (down.total_bytes > hbm_budget_bytes) needed = std::max(needed, down.total_bytes - hbm_budget_bytes);
-  if (needed == down.remote_bytes) return std::move(down.rows);
-  const uint64_t missing = needed - down.remote_bytes;
+  down.needed_bytes = needed - down.remote_bytes;
+  return down;
+}
+
+absl::Status TooSmall(const RoundedDown& down, uint64_t hbm_budget_bytes, uint64_t possible_bytes) {
+  const std::string limit = absl::StrCat("at least ", down.total_bytes - down.remote_bytes - possible_bytes);
+  return WithDetail(absl::ResourceExhaustedError(
+                        absl::StrCat("hbm_budget_bytes: ", hbm_budget_bytes, " (", limit, " for this plan's ratios)")),
+                    {.field = "hbm_budget_bytes",
+                     .reason = "QUOTA_EXCEEDED",
+                     .limit = limit,
+                     .shortfall_bytes = down.needed_bytes - possible_bytes});
+}
+
+// An operation whose next tile may become remote, and what that costs.
+struct NextTile {
+  size_t index = 0;
+  uint64_t rows = 0;
+  uint64_t bytes = 0;
+  double seconds_per_byte = 0;
+
+  bool operator<(const NextTile& other) const {  // of a heap whose top is the cheapest
+    return seconds_per_byte != other.seconds_per_byte ? seconds_per_byte > other.seconds_per_byte : index > other.index;
+  }
+};
+
+// The operations of a pass with whole tiles remote, and what their next ones cost by the model.
+class Tiles {
+ public:
+  Tiles(const Profile& profile, const Pass& pass, const PassPlan& plan, absl::Span<const RowSplit> splits)
+      : profile_(profile), pass_(pass), plan_(plan), splits_(splits) {}
+
+  // None where the operation's ratio mustn't grow.
+  std::optional<NextTile> After(size_t index, uint64_t remote_rows) const {
+    const RowSplit& split = splits_[index];
+    const double rows = static_cast<double>(split.rows);
+    if (static_cast<double>(remote_rows) >= pass_.operations[index].max_ratio * rows - kRounding * rows) return {};
+    NextTile next{.index = index, .rows = std::min(split.tile_rows, split.rows - remote_rows)};
+    next.bytes = next.rows * split.row_bytes;
+    next.seconds_per_byte =
+        (Seconds(index, remote_rows + next.rows) - Seconds(index, remote_rows)) / static_cast<double>(next.bytes);
+    return next;
+  }
+
+ private:
+  double Seconds(size_t index, uint64_t remote_rows) const {
+    const double ratio = static_cast<double>(remote_rows) / static_cast<double>(splits_[index].rows);
+    return OperationSeconds(profile_, pass_.operations[index], TierRatiosAt(plan_.operations[index], ratio));
+  }
+
+  const Profile& profile_;
+  const Pass& pass_;
+  const PassPlan& plan_;
+  absl::Span<const RowSplit> splits_;
+};
+
+}  // namespace
+
+std::vector<double> TierRatiosAt(const OperationPlan& operation, double ratio) {
+  if (operation.ratio <= 0 || operation.tier_ratios.empty()) return {ratio};
+  std::vector<double> tier_ratios = operation.tier_ratios;
+  for (double& tier_ratio : tier_ratios) tier_ratio *= ratio / operation.ratio;
+  return tier_ratios;
+}
+
+absl::StatusOr<std::vector<uint64_t>> RoundToTiles(const PassPlan& plan, absl::Span<const RowSplit> splits,
+                                                   uint64_t hbm_budget_bytes) {
+  DAK_ASSIGN_OR_RETURN(RoundedDown down, RoundDownChecked(plan, splits, hbm_budget_bytes));
+  if (down.needed_bytes == 0) return std::move(down.rows);
   uint64_t possible = 0;
   for (const Candidate& candidate : down.candidates) possible += candidate.bytes_up;
-  if (possible < missing) {
-    const std::string limit = absl::StrCat("at least ", down.total_bytes - down.remote_bytes - possible);
-    return WithDetail(absl::ResourceExhaustedError(absl::StrCat("hbm_budget_bytes: ", hbm_budget_bytes, " (", limit,
-                                                                " for this plan's ratios)")),
-                      {.field = "hbm_budget_bytes",
-                       .reason = "QUOTA_EXCEEDED",
-                       .limit = limit,
-                       .shortfall_bytes = missing - possible});
-  }
+  if (possible < down.needed_bytes) return TooSmall(down, hbm_budget_bytes, possible);
   std::vector<SizeGroup> groups = GroupBySize(down.candidates);
-  ChooseGreedily(groups, missing);
-  if (FewCombinations(groups)) FewestBytes(groups).Choose(missing);
+  ChooseGreedily(groups, down.needed_bytes);
+  if (FewCombinations(groups)) FewestBytes(groups).Choose(down.needed_bytes);
   for (const SizeGroup& group : groups) {
     for (size_t c = 0; c < group.chosen; ++c) down.rows[group.candidates[c].index] += group.candidates[c].rows_up;
+  }
+  return std::move(down.rows);
+}
+
+absl::StatusOr<std::vector<uint64_t>> RoundToFastestTiles(const Profile& profile, const Pass& pass,
+                                                          const PassPlan& plan, absl::Span<const RowSplit> splits,
+                                                          uint64_t hbm_budget_bytes) {
+  if (pass.operations.size() != plan.operations.size()) {
+    return InvalidField("pass.operations", absl::StrCat(pass.operations.size(), " entries"),
+                        absl::StrCat("as the plan: ", plan.operations.size()));
+  }
+  DAK_ASSIGN_OR_RETURN(RoundedDown down, RoundDownChecked(plan, splits, hbm_budget_bytes));
+  const Tiles tiles(profile, pass, plan, splits);
+  std::priority_queue<NextTile> cheapest;
+  for (size_t i = 0; down.needed_bytes > 0 && i < splits.size(); ++i) {
+    if (const auto next = tiles.After(i, down.rows[i])) cheapest.push(*next);
+  }
+  std::vector<NextTile> taken;
+  uint64_t taken_bytes = 0;
+  while (taken_bytes < down.needed_bytes) {
+    if (cheapest.empty()) return TooSmall(down, hbm_budget_bytes, taken_bytes);
+    const NextTile next = cheapest.top();
+    cheapest.pop();
+    down.rows[next.index] += next.rows;
+    taken_bytes += next.bytes;
+    taken.push_back(next);
+    if (const auto after = tiles.After(next.index, down.rows[next.index])) cheapest.push(*after);
+  }
+  // The last one may be a large one where a small one before it wasn't needed then. Back go the dearest first, of one
+  // operation the last first.
+  for (auto tile = taken.rbegin(); tile != taken.rend(); ++tile) {
+    if (tile->bytes > taken_bytes - down.needed_bytes) continue;
+    down.rows[tile->index] -= tile->rows;
+    taken_bytes -= tile->bytes;
   }
   return std::move(down.rows);
 }

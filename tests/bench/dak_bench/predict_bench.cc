@@ -294,7 +294,9 @@ void RunGreedy(Context& context, const Options& options) {
       const planner::PassPlan plan = Unwrap(planner::Plan(profile, mixed.described), "plan");
       const Seconds uniform = RunSplit(context, gemm, profile, UniformRows(pass, ratio), &pass);
       const Seconds greedy = RunSplit(
-          context, gemm, profile, Unwrap(planner::RoundToTiles(plan, mixed.splits, budget_bytes), "rounding"), &pass);
+          context, gemm, profile,
+          Unwrap(planner::RoundToFastestTiles(profile, mixed.described, plan, mixed.splits, budget_bytes), "rounding"),
+          &pass);
       const double predicted_factor = uniform.predicted / greedy.predicted;
       const double measured_factor = uniform.measured / greedy.measured;
       const double error = predicted_factor / measured_factor - 1;

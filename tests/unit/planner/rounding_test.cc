@@ -1,4 +1,4 @@
-// RoundToTiles, against trying every choice on small cases.
+// RoundToTiles and RoundToFastestTiles, against trying every choice on small cases.
 #include <algorithm>
 #include <limits>
 #include <random>
@@ -165,6 +165,158 @@ TEST(RoundToTilesTest, WithManySizesLessThanOneTileIsTooMuch) {
   for (size_t i = 0; i < rows.size(); ++i) remote += rows[i] * splits[i].row_bytes;
   EXPECT_GE(remote, Total(splits) - budget);
   EXPECT_LT(static_cast<double>(remote), planned + static_cast<double>(largest_tile_bytes));
+}
+
+// ---- By time ------------------------------------------------------------------------------------------------------
+
+constexpr uint64_t kTileBytes = 6'400;  // of kSplit's tiles
+constexpr RowSplit kSplit = {.rows = 640, .tile_rows = 64, .row_bytes = 100};
+constexpr uint64_t kMatrixBytes = 64'000;
+
+Profile SmallMachine() {
+  Profile profile;
+  profile.hbm_bytes_per_s = 1'000'000;
+  profile.link_bytes_per_s = 100'000;
+  profile.flops_per_s = 1'000'000;
+  profile.remote_tiers = {{.name = "host"}};
+  return profile;
+}
+
+Operation Product(double compute_s, uint64_t bytes = kMatrixBytes) {
+  Operation operation;
+  operation.bytes = bytes;
+  operation.flops = compute_s * 1'000'000;
+  return operation;
+}
+
+double SecondsOf(const Profile& profile, const Pass& pass, const PassPlan& plan, const std::vector<uint64_t>& rows) {
+  double seconds = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const double ratio = static_cast<double>(rows[i]) / static_cast<double>(kSplit.rows);
+    seconds += OperationSeconds(profile, pass.operations[i], TierRatiosAt(plan.operations[i], ratio));
+  }
+  return seconds;
+}
+
+TEST(RoundToFastestTilesTest, AnEdgeIsNotCrossedWhereAnotherOperationCanTakeTheTile) {
+  Profile profile = SmallMachine();
+  profile.batch_rates = {
+      {.batch = 8, .hbm_bytes_per_s = 1'000'000, .flops_per_s = 1'000'000, .link_bytes_per_s = 100'000},
+      {.batch = 512, .hbm_bytes_per_s = 1'000'000, .flops_per_s = 1'000'000, .link_bytes_per_s = 20'000}};
+  // Two products hide 0.15 of themselves, one and a half tiles; the third operation is memory's alone and has the rest.
+  Pass pass;
+  pass.operations = {Product(0.15 * kMatrixBytes / 20'000), Product(0.15 * kMatrixBytes / 20'000), Product(0)};
+  pass.operations[0].batch = pass.operations[1].batch = 512;
+  pass.operations[2].batch = 8;
+  pass.hbm_budget_bytes = 3 * kMatrixBytes - 6 * kTileBytes;
+  const absl::StatusOr<PassPlan> plan = Plan(profile, pass);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_NEAR(plan->operations[0].ratio, 0.15, 1e-9);
+  ASSERT_NEAR(plan->operations[2].ratio, 0.3, 1e-9);
+  const std::vector<RowSplit> splits(3, kSplit);
+  const auto rows = RoundToFastestTiles(profile, pass, *plan, splits, pass.hbm_budget_bytes);
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  EXPECT_EQ(*rows, (std::vector<uint64_t>{64, 64, 4 * 64}));
+  const std::vector<uint64_t> nearest = MustRound(*plan, splits, pass.hbm_budget_bytes);
+  EXPECT_LT(SecondsOf(profile, pass, *plan, *rows), SecondsOf(profile, pass, *plan, nearest) * 0.99);
+}
+
+// The least time of all ways to add `tiles` tiles to `rows`, no operation beyond all of its rows.
+double LeastSeconds(const Profile& profile, const Pass& pass, const PassPlan& plan, std::vector<uint64_t>& rows,
+                    size_t from, uint64_t tiles) {
+  if (tiles == 0) return SecondsOf(profile, pass, plan, rows);
+  double best = std::numeric_limits<double>::infinity();
+  for (size_t i = from; i < rows.size(); ++i) {
+    if (rows[i] == kSplit.rows) continue;
+    rows[i] += kSplit.tile_rows;
+    best = std::min(best, LeastSeconds(profile, pass, plan, rows, i, tiles - 1));
+    rows[i] -= kSplit.tile_rows;
+  }
+  return best;
+}
+
+TEST(RoundToFastestTilesTest, IsTheLeastTimeOfAllWaysToAddTiles) {
+  std::mt19937_64 random(4);
+  const auto upto = [&random](double most) { return std::uniform_real_distribution<double>(0, most)(random); };
+  const Profile profile = SmallMachine();
+  for (int i = 0; i < 500; ++i) {
+    Pass pass;
+    const size_t count = 1 + random() % 5;
+    for (size_t op = 0; op < count; ++op) pass.operations.push_back(Product(random() % 3 == 0 ? 0 : upto(0.3)));
+    const std::vector<RowSplit> splits(count, kSplit);
+    pass.hbm_budget_bytes = static_cast<uint64_t>(upto(static_cast<double>(count * kMatrixBytes)));
+    const absl::StatusOr<PassPlan> plan = Plan(profile, pass);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const auto rows = RoundToFastestTiles(profile, pass, *plan, splits, pass.hbm_budget_bytes);
+    ASSERT_TRUE(rows.ok()) << rows.status();
+    std::vector<uint64_t> down;
+    uint64_t added = 0;
+    uint64_t remote_bytes = 0;
+    for (size_t op = 0; op < count; ++op) {
+      down.push_back(static_cast<uint64_t>(plan->operations[op].ratio * 10 + 1e-9) * 64);
+      ASSERT_GE((*rows)[op], down[op]) << "case " << i;
+      ASSERT_LE((*rows)[op], kSplit.rows);
+      ASSERT_EQ((*rows)[op] % 64, 0u);
+      added += ((*rows)[op] - down[op]) / 64;
+      remote_bytes += (*rows)[op] * kSplit.row_bytes;
+    }
+    ASSERT_GE(remote_bytes + pass.hbm_budget_bytes, count * kMatrixBytes) << "case " << i;
+    const uint64_t needed = std::max(count * kMatrixBytes - pass.hbm_budget_bytes, plan->remote_bytes);
+    ASSERT_LT(remote_bytes, needed + kTileBytes) << "case " << i;
+    ASSERT_NEAR(SecondsOf(profile, pass, *plan, *rows), LeastSeconds(profile, pass, *plan, down, 0, added), 1e-9)
+        << "case " << i;
+  }
+}
+
+TEST(RoundToFastestTilesTest, TakesBackWhatALargeTileMakesNeedless) {
+  // Small tiles are cheaper a byte; after three of them one large tile is needed, and then none of the small ones.
+  const Profile profile = SmallMachine();
+  Pass pass;
+  pass.operations = {Product(0, 300), Product(0, 100'000)};
+  const PassPlan plan = PlanOf({0, 0.95});
+  const std::vector<RowSplit> splits = {{.rows = 3, .tile_rows = 1, .row_bytes = 100},
+                                        {.rows = 100, .tile_rows = 10, .row_bytes = 1'000}};
+  const auto rows = RoundToFastestTiles(profile, pass, plan, splits, 100'300 - 95'000);
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  EXPECT_EQ(*rows, (std::vector<uint64_t>{0, 100}));
+}
+
+TEST(RoundToFastestTilesTest, ObeysTheLargestRatiosAndSaysWhatIsMissing) {
+  const Profile profile = SmallMachine();
+  Pass pass;
+  pass.operations = {Product(0), Product(0)};
+  for (Operation& operation : pass.operations) operation.max_ratio = 0.2;
+  const PassPlan plan = PlanOf({0.1, 0.1});
+  const std::vector<RowSplit> splits(2, kSplit);
+  const auto rows = RoundToFastestTiles(profile, pass, plan, splits, 2 * kMatrixBytes - 4 * kTileBytes);
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  EXPECT_EQ(*rows, (std::vector<uint64_t>{128, 128}));
+  const absl::Status status =
+      RoundToFastestTiles(profile, pass, plan, splits, 2 * kMatrixBytes - 5 * kTileBytes).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(DetailOf(status).field, "hbm_budget_bytes");
+  EXPECT_EQ(DetailOf(status).shortfall_bytes, kTileBytes);
+}
+
+TEST(RoundToFastestTilesTest, NamesFieldsThatAreWrong) {
+  const PassPlan plan = PlanOf({0.5});
+  Pass pass;
+  const auto field = [&](const std::vector<RowSplit>& splits) {
+    return DetailOf(RoundToFastestTiles(SmallMachine(), pass, plan, splits, 0).status()).field;
+  };
+  EXPECT_EQ(field({kSplit}), "pass.operations");
+  pass.operations = {Product(0)};
+  EXPECT_EQ(field({}), "splits");
+  EXPECT_EQ(field({{.rows = 1, .tile_rows = 0, .row_bytes = 1}}), "splits[0].tile_rows");
+}
+
+TEST(TierRatiosAtTest, KeepsThePlansProportion) {
+  const OperationPlan split = {.ratio = 0.4, .tier_ratios = {0.3, 0.1}};
+  const std::vector<double> half = TierRatiosAt(split, 0.2);
+  ASSERT_EQ(half.size(), 2u);
+  EXPECT_DOUBLE_EQ(half[0], 0.15);
+  EXPECT_DOUBLE_EQ(half[1], 0.05);
+  EXPECT_EQ(TierRatiosAt({.ratio = 0, .tier_ratios = {0, 0}}, 0.25), std::vector<double>{0.25});
 }
 
 }  // namespace
