@@ -19,6 +19,7 @@ namespace dak::kernels {
 
 inline absl::Status FromCuda(cudaError_t error, absl::string_view what) {
   if (error == cudaSuccess) return absl::OkStatus();
+  cudaGetLastError();  // so that the next call doesn't see it
   return WithDetail(absl::InternalError(absl::StrCat(what, ": ", cudaGetErrorName(error), " (", static_cast<int>(error),
                                                      "), ", cudaGetErrorString(error))),
                     {.field = {}, .reason = "DRIVER_ERROR", .limit = {}});

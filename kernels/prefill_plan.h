@@ -34,13 +34,12 @@ inline constexpr uint64_t kMaxPrefillRemoteK = uint64_t{kPrefillRingSlots} / 2 *
 // What the tensor cores and L2 give a chunk's work, and what fetchers bring; DeviceTraits and LinkTraits have the rest.
 // The defaults are an H100's (docs/kernels-prefill.md).
 struct PrefillTraits {
-  double flops_per_s = 820e12;        // of the whole device, while all SMs have an item
-  double l2_bytes_per_s = 7.3e12;     // into shared memory, multicast bytes counted once
-  double tile_overhead_s = 1.4e-6;    // between two items of a cluster
-  double fetcher_bytes_per_s = 11e9;  // that one fetcher brings beside products
-  double fetch_latency_s = 18e-6;     // until the first chunk is there, and from the last one to the end
-  // Even, 2 to kMaxPrefillFetchers. Six are faster where waves allow them (8b.gate_up at the edge 705 us, not 739), but
-  // take turns in a window of less than six boxes, which a session has that shares the link with three others.
+  double flops_per_s = 820e12;          // of the whole device, while all SMs have an item
+  double l2_bytes_per_s = 7.3e12;       // into shared memory, multicast bytes counted once
+  double tile_overhead_s = 1.4e-6;      // between two items of a cluster
+  double fetcher_bytes_per_s = 13.8e9;  // that one fetcher brings beside products
+  double fetch_latency_s = 18e-6;       // until the first chunk is there, and from the last one to the end
+  // Even, 2 to kMaxPrefillFetchers. Four fill an H100's link.
   uint32_t most_fetchers = 4;
   double kept_bytes = 24e6;  // of x, that L2 holds beside W
 };

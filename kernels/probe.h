@@ -32,6 +32,9 @@ struct ProbeGemm {
   uint64_t k = 0;
   uint64_t remote_rows = 0;
   uint64_t window_bytes = 0;  // for remote rows
+  // If above 0, every other GEMM has so many rows, all in HBM, as the operations of a pass follow others of other sizes
+  // and with other kernels.
+  uint64_t other_n = 0;
 };
 
 class Probe {

@@ -13,6 +13,7 @@
 #include "allocator/base/error_detail.h"
 #include "allocator/base/status_macros.h"
 #include "allocator/device/cuda/numa.h"
+#include "kernels/cuda_support.h"
 #include "kernels/gemm.h"
 #include "kernels/gemm_launch.h"
 #include "kernels/probe.h"
@@ -29,31 +30,6 @@ constexpr uint32_t kRemoteCtas = 4;
 constexpr uint32_t kMatrixIterations = 50'000;  // 30 ms: long enough for the clock to settle at what power allows
 constexpr uint64_t kGemmsPerTiming = 16;
 
-absl::Status FromCuda(cudaError_t error, absl::string_view what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  cudaGetLastError();  // so that the next measurement doesn't see it
-  return WithDetail(absl::InternalError(absl::StrCat(what, ": ", cudaGetErrorName(error), " (", static_cast<int>(error),
-                                                     "), ", cudaGetErrorString(error))),
-                    {.field = {}, .reason = "DRIVER_ERROR", .limit = {}});
-}
-
-// Makes a device current for a scope.
-class ScopedDevice {
- public:
-  explicit ScopedDevice(int ordinal) {
-    cudaGetDevice(&previous_);
-    error_ = cudaSetDevice(ordinal);
-  }
-  ~ScopedDevice() { cudaSetDevice(previous_); }
-  ScopedDevice(const ScopedDevice&) = delete;
-  ScopedDevice& operator=(const ScopedDevice&) = delete;
-  cudaError_t error() const { return error_; }
-
- private:
-  int previous_ = 0;
-  cudaError_t error_ = cudaSuccess;
-};
-
 template <auto kRelease>
 struct Releaser {
   template <class T>
@@ -61,8 +37,6 @@ struct Releaser {
     kRelease(pointer);
   }
 };
-template <class T>
-using DeviceArray = std::unique_ptr<T, Releaser<cudaFree>>;
 using HostArray = std::unique_ptr<uint8_t, Releaser<cudaFreeHost>>;
 using Stream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, Releaser<cudaStreamDestroy>>;
 using Event = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, Releaser<cudaEventDestroy>>;
@@ -241,7 +215,7 @@ class CudaProbe final : public Probe {
     return Median(seconds);
   }
 
-  absl::StatusOr<GraphExec> CaptureGemms(const GemmShape& shape);
+  absl::StatusOr<GraphExec> CaptureGemms(const GemmShape& shape, const GemmShape& other);
   absl::Status LaunchGemm(const GemmShape& shape, GemmOperands operands);
 
   const int ordinal_;
@@ -334,15 +308,17 @@ absl::Status CudaProbe::LaunchGemm(const GemmShape& shape, GemmOperands operands
   return runner_->Launch(shape, operands, link, stream_.get());
 }
 
-// Many launches in a row, each of a W of its own until the memory is used up, so that L2 holds none of them.
-absl::StatusOr<GraphExec> CudaProbe::CaptureGemms(const GemmShape& shape) {
-  const uint64_t local_bytes = shape.local_rows * shape.k * 2;
+// Many launches in a row, each of a W of its own until the memory is used up, so that L2 holds none of them. Every
+// other one is of `other`.
+absl::StatusOr<GraphExec> CudaProbe::CaptureGemms(const GemmShape& shape, const GemmShape& other) {
+  const auto local_bytes = [](const GemmShape& of) { return of.local_rows * of.k * 2; };
   const uint64_t remote_bytes = (shape.n - shape.local_rows) * shape.k * 2;
   const uint64_t x_bytes = shape.batch * shape.k * 2;
-  const uint64_t y_bytes = shape.batch * shape.n * 2;
+  const uint64_t y_bytes = shape.batch * std::max(shape.n, other.n) * 2;
   const uint64_t local_room = hbm_bytes_ - std::min(hbm_bytes_, x_bytes + y_bytes);
-  if (local_bytes == 0 || local_bytes > local_room || remote_bytes > kProbeHostBytes) {
-    return InvalidField("n", absl::StrCat(local_bytes, " and ", remote_bytes, " bytes of W"),
+  const uint64_t most_bytes = std::max(local_bytes(shape), local_bytes(other));
+  if (shape.local_rows == 0 || most_bytes > local_room || remote_bytes > kProbeHostBytes) {
+    return InvalidField("n", absl::StrCat(most_bytes, " and ", remote_bytes, " bytes of W"),
                         absl::StrCat("1 to ", local_room, " in HBM and at most ", kProbeHostBytes, " on the host"));
   }
   const auto hbm = reinterpret_cast<uint64_t>(hbm_.get());
@@ -352,13 +328,17 @@ absl::StatusOr<GraphExec> CudaProbe::CaptureGemms(const GemmShape& shape) {
   DAK_RETURN_IF_ERROR(
       FromCuda(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture"));
   absl::Status status;
+  uint64_t local_at = 0;
   for (uint64_t i = 0; i < kGemmsPerTiming && status.ok(); ++i) {
-    operands.w_local = hbm + i % (local_room / local_bytes) * local_bytes;
+    const GemmShape& next = i % 2 == 0 ? shape : other;
+    if (local_at + local_bytes(next) > local_room) local_at = 0;
+    operands.w_local = hbm + local_at;
+    local_at += local_bytes(next);
     if (remote_bytes > 0) {
       operands.w_remote =
           reinterpret_cast<uint64_t>(host_device_) + i % (kProbeHostBytes / remote_bytes) * remote_bytes;
     }
-    status = LaunchGemm(shape, operands);
+    status = LaunchGemm(next, operands);
   }
   cudaGraph_t captured = nullptr;
   const absl::Status ended = FromCuda(cudaStreamEndCapture(stream_.get(), &captured), "cudaStreamEndCapture");
@@ -376,9 +356,12 @@ absl::StatusOr<double> CudaProbe::GemmSeconds(const ProbeGemm& gemm) {
                            .k = gemm.k,
                            .local_rows = gemm.n - std::min(gemm.n, gemm.remote_rows),
                            .element = ElementType::kBf16};
+  GemmShape other = shape;
+  if (gemm.other_n > 0) other.n = other.local_rows = gemm.other_n;
   DAK_RETURN_IF_ERROR(CheckGemm(shape));
+  DAK_RETURN_IF_ERROR(CheckGemm(other));
   reinterpret_cast<v1::LinkControl*>(control_.get())->window_bytes = gemm.window_bytes;
-  DAK_ASSIGN_OR_RETURN(const GraphExec exec, CaptureGemms(shape));
+  DAK_ASSIGN_OR_RETURN(const GraphExec exec, CaptureGemms(shape, other));
   DAK_ASSIGN_OR_RETURN(const double seconds, Time([&] { return cudaGraphLaunch(exec.get(), stream_.get()); }));
   // The product of one run is no operand of the next, but x and y lie among what later ones read: there must be
   // numbers.

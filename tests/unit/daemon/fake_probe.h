@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "allocator/base/status_macros.h"
 #include "kernels/probe.h"
 
 namespace dak::daemon {
@@ -22,6 +23,7 @@ struct FakeMachine {
   double copy_to_host_bytes_per_s = 54e9;
   double flops_per_s = 800e12;
   uint64_t cliff_bytes = uint64_t{3} << 19;  // 1.5 MiB: the last step at which HBM keeps its rate
+  double switch_s = 0;                       // an operation takes so much longer between others of another size
   double operation_s = 2e-6;
   double remote_s = 5e-6;
   uint32_t most_batch = 256;
@@ -57,6 +59,16 @@ class FakeProbe final : public kernels::Probe {
   absl::StatusOr<double> FlopsPerS() override { return Answer("FlopsPerS", machine_.flops_per_s); }
   absl::StatusOr<double> GemmSeconds(const kernels::ProbeGemm& gemm) override {
     if (gemm.batch > machine_.most_batch) return absl::InvalidArgumentError("batch");
+    if (gemm.other_n > 0) {
+      kernels::ProbeGemm one = gemm;
+      one.other_n = 0;
+      kernels::ProbeGemm other = one;
+      other.n = gemm.other_n;
+      other.remote_rows = 0;
+      DAK_ASSIGN_OR_RETURN(const double one_s, GemmSeconds(one));
+      DAK_ASSIGN_OR_RETURN(const double other_s, GemmSeconds(other));
+      return (one_s + other_s) / 2 + machine_.switch_s;
+    }
     const double local_bytes = static_cast<double>((gemm.n - gemm.remote_rows) * gemm.k * 2);
     const double flops = static_cast<double>(2 * gemm.batch * gemm.n * gemm.k);
     double seconds = std::max(local_bytes / (0.9 * machine_.hbm_bytes_per_s), flops / (0.95 * machine_.flops_per_s));

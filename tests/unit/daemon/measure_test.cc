@@ -70,6 +70,7 @@ TEST_F(MeasureTest, CliffIsTheLastStepAtWhichHbmKeepsItsRate) {
 // Below the ridge HBM's rate has what is missing to the roofline, above it the tensor cores'.
 TEST_F(MeasureTest, RatesByBatchAreWhatTheKernelsReach) {
   machine_.most_batch = 1024;
+  machine_.switch_s = 3e-7;
   const auto measured = Measure();
   ASSERT_TRUE(measured.ok());
   const std::vector<planner::BatchRate>& rates = measured->profile.batch_rates;
@@ -77,7 +78,7 @@ TEST_F(MeasureTest, RatesByBatchAreWhatTheKernelsReach) {
   EXPECT_EQ(rates.front().batch, 1u);
   EXPECT_EQ(rates.back().batch, 1024u);
   for (const planner::BatchRate& rate : rates) {
-    EXPECT_NEAR(rate.operation_s, 2e-6, 1e-12) << rate.batch;
+    EXPECT_NEAR(rate.operation_s, 2e-6 + 3e-7, 1e-12) << rate.batch << ": and what changing kernels costs";
     EXPECT_NEAR(rate.link_bytes_per_s, 0.8 * 50e9, 1e3) << rate.batch;
     EXPECT_NEAR(rate.remote_s, 5e-6, 1e-10) << rate.batch;
     const bool memory_bound = rate.batch <= 256;
