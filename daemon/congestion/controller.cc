@@ -114,7 +114,11 @@ void Controller::Tick(uint64_t now_ns, absl::Span<const SessionReport> reports) 
   const int idle_ticks = AllAreIdle() ? std::min(idle_ticks_ + 1, kSettledTicks) : 0;
   const bool calm = !load_.news && target_bytes_ == target_bytes && !cut_.made;
   const uint64_t calm_ns = calm ? calm_ns_ + elapsed_ns : 0;
-  Divide(/*settle_rounding=*/true);
+  if (IsDivided()) {
+    for (Entry& entry : sessions_) entry.most_window_bytes = entry.least_window_bytes = entry.state.window_bytes;
+  } else {
+    Divide(/*settle_rounding=*/true);
+  }
   idle_ticks_ = idle_ticks;
   calm_ns_ = calm_ns;
 }
@@ -139,7 +143,19 @@ uint64_t Controller::NextIntervalNs() const {
   return std::max(interval_ns, std::min(interval_ns * (idle ? kIdleIntervals : kCalmIntervals), kMostIntervalNs));
 }
 
+Budget Controller::SessionsBudget() const {
+  return {.target_bytes = std::min(target_bytes_, SafeBytes()),
+          .enough_bytes = kEnough * Product(),
+          .cap_bytes = CapBytes(),
+          .tile_bytes = parameters_.min_window_bytes};
+}
+
+bool Controller::IsDivided() const {
+  return settled_ && !load_.turned && !load_.modest && !load_.violating && SessionsBudget() == divided_;
+}
+
 void Controller::SetWindow(Entry& entry, const Share& share) {
+  settled_ &= entry.carry_tiles == share.carry_tiles;
   entry.carry_tiles = share.carry_tiles;
   entry.state.window_bytes = share.window_bytes;
   entry.most_window_bytes = std::max(entry.most_window_bytes, share.window_bytes);
@@ -187,10 +203,9 @@ void Controller::Divide(bool settle_rounding) {
                      .carry_tiles = entry->carry_tiles});
     }
   }
-  Budget budget = {.target_bytes = std::min(target_bytes_, SafeBytes()),
-                   .enough_bytes = kEnough * Product(),
-                   .cap_bytes = CapBytes(),
-                   .tile_bytes = parameters_.min_window_bytes};
+  Budget budget = SessionsBudget();
+  divided_ = budget;
+  settled_ = settle_rounding && !load_.modest && !load_.violating;
   double background_bytes = 0;
   if (background_wants_) {
     background_bytes = hungry ? tile : std::max(std::floor((budget.target_bytes - modest_bytes) / tile) * tile, tile);

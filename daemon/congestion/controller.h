@@ -120,6 +120,9 @@ class Controller {
     double honest_bytes = 0;     // in flight by sessions within their windows
     double violating_bytes = 0;  // in flight by the others
     bool hungry = false;         // somebody honest wants more
+    bool modest = false;         // somebody reads and doesn't
+    bool turned = false;         // somebody turned hungry, or no longer is
+    bool violating = false;      // somebody is
     bool news = false;           // somebody is violating, reads at another rate or turned hungry, modest or idle
   };
 
@@ -150,6 +153,9 @@ class Controller {
   // The windows (controller.cc).
   bool AllAreIdle() const;
   void Divide(bool settle_rounding);
+  Budget SessionsBudget() const;
+  // Whether another division would lead to what the last one did.
+  bool IsDivided() const;
   double CompensatedBytes(const std::vector<Share>& shares, double violators_windows_bytes) const;
   void SetWindow(Entry& entry, const Share& share);
 
@@ -171,6 +177,8 @@ class Controller {
   double unexplained_bytes_ = 0;
   uint64_t background_window_bytes_ = 0;
   bool background_wants_ = false;
+  Budget divided_;        // last
+  bool settled_ = false;  // by a tick, beside nobody modest or violating, and each is owed what it was before
 };
 
 }  // namespace dak::congestion

@@ -110,6 +110,9 @@ void Controller::Judge(Entry& entry, uint64_t now_ns, double use_kept) {
   const double rate_change = std::abs(measured.bytes_per_s - rate_before);
   const bool uneven = rate_change > kUneven * std::max(measured.bytes_per_s, rate_before) &&
                       rate_change * round_trip_ns * 1e-9 > static_cast<double>(tile_bytes);
+  load_.turned |= entry.hungry != was_hungry;
+  load_.modest |= !entry.hungry && entry.used_bytes > 0;
+  load_.violating |= state.violating;
   load_.news |= state.violating || state.active != was_active || entry.hungry != was_hungry || uneven;
 }
 
