@@ -54,17 +54,35 @@ void CongestionLoop::Stop() {
 }
 
 void CongestionLoop::Run() {
-  const absl::Duration interval = absl::Nanoseconds(parameters_.interval_ns);
+  uint64_t interval_ns = 0;
   auto work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !sessions_.empty(); };
+  auto sooner = [this, &interval_ns]()
+                    ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || LeastIntervalNs() < interval_ns; };
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(&work));
-      mutex_.AwaitWithTimeout(absl::Condition(&stop_), interval);
+      // A change ends a long interval, and a usual one is waited for from then on.
+      do {
+        interval_ns = LeastIntervalNs();
+      } while (mutex_.AwaitWithTimeout(absl::Condition(&sooner), absl::Nanoseconds(interval_ns)) && !stop_);
       if (stop_) return;
     }
     TickOnce(MonotonicNs());
   }
+}
+
+uint64_t CongestionLoop::NextIntervalNs() const {
+  absl::MutexLock lock(&mutex_);
+  return LeastIntervalNs();
+}
+
+uint64_t CongestionLoop::LeastIntervalNs() const {
+  uint64_t least_ns = ~uint64_t{0};
+  for (const congestion::Controller& controller : controllers_) {
+    least_ns = std::min(least_ns, controller.NextIntervalNs());
+  }
+  return least_ns;
 }
 
 absl::Status CongestionLoop::Add(uint64_t session_id, const std::string& name, uint32_t weight,

@@ -1,8 +1,9 @@
 // The thread that turns report pages into windows: reads what each session's kernels report, feeds one
 // congestion::Controller a link, each with its link's profile, and writes the windows into the control pages.
 //
-// It sleeps while there are no sessions, and otherwise ticks every interval. A session has its first window before Add
-// returns. What a report page says is clamped to what the link could have carried since the last tick.
+// It sleeps while there are no sessions, and otherwise ticks as often as the controllers want it to, which is the more
+// seldom the less changes. A session has its first window before Add returns. What a report page says is clamped to
+// what the link could have carried since the last tick.
 //
 // Thread safety: all methods may be called from any thread. Lock order: the loop's mutex is taken before no other but
 // the EventLog's, and none of a session's.
@@ -69,6 +70,9 @@ class CongestionLoop {
 
   std::vector<LinkSnapshot> Snapshot() const;  // by link
 
+  // How long the thread waits between two rounds as things are: what the most eager of the controllers wants.
+  uint64_t NextIntervalNs() const;
+
   // One round at `now_ns`, as the thread runs it: for tests of a loop that wasn't started.
   void TickOnce(uint64_t now_ns);
 
@@ -96,6 +100,7 @@ class CongestionLoop {
     std::string message;
   };
   void Run();
+  uint64_t LeastIntervalNs() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes over what the pages say; false if none says anything new.
   bool ReadPages(uint32_t link, uint64_t elapsed_ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickLink(uint32_t link, uint64_t now_ns, uint64_t elapsed_ns, std::vector<Violation>* violations)

@@ -20,8 +20,8 @@ constexpr double kTellingCut = 0.4;
 constexpr double kLeastTellingCut = 0.1;  // where there is no room for more
 // Of the product that was learned: enough to fill such a link, without the queue of twice the product.
 constexpr double kOfLearned = 1.25;
-// Ticks for which a round trip that was learned is believed in: a second, at the usual interval.
-constexpr int kLearnedTicks = 200;
+// For how long a round trip that was learned is believed in.
+constexpr uint64_t kLearnedNs = 1'000'000'000;
 // Ticks in which what was learned must pay: larger windows carry more where nothing queues, and reads come back in that
 // time. Else nothing is learned again for as long as it would have been believed.
 constexpr int kTrialTicks = 5;
@@ -52,7 +52,7 @@ double Controller::SafeBytes() const {
   return std::max(kOfCliff * cliff - others_bytes, std::min(least_bytes, cliff - others_bytes));
 }
 
-void Controller::Adapt() {
+void Controller::Adapt(uint64_t elapsed_ns) {
   const Load& load = load_;
   unexplained_bytes_ = 0;
   if (load.round_trip_ns == 0) {
@@ -61,10 +61,10 @@ void Controller::Adapt() {
   }
   // A shorter trip than the one believed in disproves it. One that was learned is put to the test at once and now and
   // then, since the windows that it leads to make it look true.
-  doubted_ticks_ = std::max(doubted_ticks_ - 1, 0);
-  learned_ticks_ = std::max(learned_ticks_ - 1, 0);
+  doubted_ns_ -= std::min(doubted_ns_, elapsed_ns);
+  learned_ns_ -= std::min(learned_ns_, elapsed_ns);
   if (trial_.ticks > 0) TryLearned();
-  if (learned_ticks_ == 0) round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
+  if (learned_ns_ == 0) round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
   round_trip_ns_ = std::clamp(load.round_trip_ns, static_cast<double>(profile_.round_trip_ns), round_trip_ns_);
   const double expected_ns = std::max(ExpectedNs(), planned_bytes_ / profile_.bandwidth_bytes_per_s * 1e9);
   if (load.round_trip_ns > kTooLong * expected_ns) {
@@ -95,7 +95,7 @@ void Controller::Adapt() {
 // queued: the unloaded round trip is longer than the profile says. A flood by somebody else looks much the same, so
 // this is believed only where larger windows beside such a flood would still be safe.
 bool Controller::LearnFromCut() {
-  if (cut_.round_trip_ns == 0 || cut_.bytes_per_s == 0 || doubted_ticks_ > 0) return false;
+  if (cut_.round_trip_ns == 0 || cut_.bytes_per_s == 0 || doubted_ns_ > 0) return false;
   const double cut = 1 - target_bytes_ / cut_.target_bytes;
   if (cut < kTellingCut && (target_bytes_ > LeastBytes() || cut < kLeastTellingCut)) return false;
   const double sooner = 1 - load_.round_trip_ns / cut_.round_trip_ns;
@@ -106,7 +106,7 @@ bool Controller::LearnFromCut() {
   const double windows_bytes = std::min(kOfLearned * all_bytes, CapBytes());
   if (flood_bytes + windows_bytes > kOfCliff * static_cast<double>(profile_.cliff_bytes)) return false;
   round_trip_ns_ = load_.round_trip_ns;
-  learned_ticks_ = kLearnedTicks;
+  learned_ns_ = kLearnedNs;
   trial_ = {.ticks = kTrialTicks, .target_bytes = target_bytes_, .bytes_per_s = load_.bytes_per_s};
   target_bytes_ = cut_.target_bytes;
   cut_.made = false;
@@ -123,9 +123,9 @@ void Controller::TryLearned() {
       std::min(trial_.bytes_per_s * target_bytes_ / trial_.target_bytes, profile_.bandwidth_bytes_per_s);
   if (!queues && std::abs(load_.bytes_per_s / promised - 1) <= kTrialTolerance) return;
   trial_.ticks = 0;
-  learned_ticks_ = 0;
+  learned_ns_ = 0;
   round_trip_ns_ = static_cast<double>(profile_.round_trip_ns);
-  doubted_ticks_ = kLearnedTicks;
+  doubted_ns_ = kLearnedNs;
   target_bytes_ = std::max(trial_.target_bytes, LeastBytes());
 }
 

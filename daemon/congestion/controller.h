@@ -30,7 +30,7 @@ struct Parameters {
   double target_bdp = 2.0;               // sum of windows, in bandwidth-delay products, before adaptation
   uint64_t min_window_bytes = 8 * 1024;  // of an active session: one tile
   uint64_t idle_after_ns = 20'000'000;   // without a byte for this long, a session is idle
-  uint64_t interval_ns = 5'000'000;      // how often Tick is meant to be called
+  uint64_t interval_ns = 5'000'000;      // how often Tick is meant to be called while anything changes
 };
 
 struct SessionState {
@@ -67,6 +67,10 @@ class Controller {
   // Instead of Tick, for a round in which no report said anything new. False, and nothing done, unless that changes
   // nothing: every session is idle, and was in the Tick before.
   bool Rest(uint64_t now_ns);
+
+  // When Tick or Rest is meant to be called next, after the last of them or after a call that changed something: the
+  // interval, or more of them while nothing changes (docs/congestion.md), but not over 20 ms because of that.
+  uint64_t NextIntervalNs() const;
 
   // What the windows of sessions that want the link add up to, but for rounding and for neighbours of a violator.
   uint64_t target_bytes() const { return static_cast<uint64_t>(target_bytes_); }
@@ -116,6 +120,10 @@ class Controller {
     double honest_bytes = 0;     // in flight by sessions within their windows
     double violating_bytes = 0;  // in flight by the others
     bool hungry = false;         // somebody honest wants more
+    bool modest = false;         // somebody reads and doesn't
+    bool turned = false;         // somebody turned hungry, or no longer is
+    bool violating = false;      // somebody is
+    bool news = false;           // somebody is violating, reads at another rate or turned hungry, modest or idle
   };
 
   // nullptr for a session that isn't there.
@@ -125,10 +133,10 @@ class Controller {
   Entry* FindNext(uint64_t session_id, size_t* next);
 
   // Measuring (judgement.cc).
-  void Measure(uint64_t now_ns, absl::Span<const SessionReport> reports);
+  void Measure(uint64_t now_ns, uint64_t elapsed_ns, absl::Span<const SessionReport> reports);
   void Rebase(uint64_t now_ns, absl::Span<const SessionReport> reports);
   double MeasuredRoundTrip() const;
-  void Judge(Entry& entry, uint64_t now_ns) const;
+  void Judge(Entry& entry, uint64_t now_ns, double use_kept);
   void SumUp();
 
   // The target (adaptation.cc).
@@ -138,13 +146,16 @@ class Controller {
   double GoalBytes() const;
   double LeastBytes() const;
   double SafeBytes() const;
-  void Adapt();
+  void Adapt(uint64_t elapsed_ns);
   bool LearnFromCut();
   void TryLearned();
 
   // The windows (controller.cc).
   bool AllAreIdle() const;
   void Divide(bool settle_rounding);
+  Budget SessionsBudget() const;
+  // Whether another division would lead to what the last one did.
+  bool IsDivided() const;
   double CompensatedBytes(const std::vector<Share>& shares, double violators_windows_bytes) const;
   void SetWindow(Entry& entry, const Share& share);
 
@@ -154,17 +165,20 @@ class Controller {
   uint64_t last_tick_ns_ = 0;
   uint64_t rested_ns_ = 0;  // until when reports are known to have stood still
   int idle_ticks_ = 0;      // since anybody was active or anything was changed from outside
+  uint64_t calm_ns_ = 0;    // since anything was news
   Load load_;
   double round_trip_ns_ = 0;  // unloaded: the profile's, until a cut shows that it is longer
-  int learned_ticks_ = 0;     // for which that is still believed
+  uint64_t learned_ns_ = 0;   // for which that is still believed
   Trial trial_;
-  int doubted_ticks_ = 0;  // for which nothing is learned
+  uint64_t doubted_ns_ = 0;  // for which nothing is learned
   double target_bytes_ = 0;
   Cut cut_;
   double planned_bytes_ = 0;  // in flight through floors and violators: more than the target, and no surprise
   double unexplained_bytes_ = 0;
   uint64_t background_window_bytes_ = 0;
   bool background_wants_ = false;
+  Budget divided_;        // last
+  bool settled_ = false;  // by a tick, beside nobody modest or violating, and each is owed what it was before
 };
 
 }  // namespace dak::congestion

@@ -21,6 +21,8 @@ struct Budget {
   double enough_bytes = 0;  // with less than this they can't fill it
   double cap_bytes = 0;     // what all windows together may reach, but that every hungry session gets a tile
   uint64_t tile_bytes = 1;
+
+  friend bool operator==(const Budget&, const Budget&) = default;
 };
 
 struct Share {

@@ -1,5 +1,6 @@
 // What the sessions did in the last interval, as far as it can be known from reports that may lie.
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "daemon/congestion/controller.h"
@@ -9,14 +10,19 @@ namespace {
 
 // A session that fills this much of its window wants more.
 constexpr double kHungryFill = 0.7;
-// How fast a session's measured use is forgotten, an interval.
+// How fast a session's measured use is forgotten: what is kept of it over an interval.
 constexpr double kUseKept = 0.75;
+constexpr uint64_t kMostKept = 32;  // intervals, after which next to nothing is
 // Bytes in flight reckoned from rate and round trip are rougher than those that were counted.
 constexpr double kReckoningSlack = 1.25;
+// A rate that changes by this part of the larger from tick to tick, and by a tile in flight, is news. Who reads in
+// bursts wouldn't look hungry over longer intervals: with smaller changes, the mean of two is over `kHungryFill` of the
+// larger.
+constexpr double kUneven = 0.5;
 
 }  // namespace
 
-void Controller::Measure(uint64_t now_ns, absl::Span<const SessionReport> reports) {
+void Controller::Measure(uint64_t now_ns, uint64_t elapsed_ns, absl::Span<const SessionReport> reports) {
   for (Entry& entry : sessions_) entry.measured = {};
   size_t next = 0;
   for (const SessionReport& report : reports) {
@@ -30,7 +36,11 @@ void Controller::Measure(uint64_t now_ns, absl::Span<const SessionReport> report
   }
   load_ = {};
   load_.round_trip_ns = MeasuredRoundTrip();
-  for (Entry& entry : sessions_) Judge(entry, now_ns);
+  double use_kept = kUseKept;
+  const uint64_t intervals =
+      (elapsed_ns + parameters_.interval_ns / 2) / std::max<uint64_t>(parameters_.interval_ns, 1);
+  for (uint64_t i = 1; i < std::min(intervals, kMostKept); ++i) use_kept *= kUseKept;
+  for (Entry& entry : sessions_) Judge(entry, now_ns, use_kept);
   SumUp();
 }
 
@@ -44,6 +54,7 @@ void Controller::Rebase(uint64_t now_ns, absl::Span<const SessionReport> reports
     if (Entry* const entry = Find(report.session_id); entry != nullptr) entry->last = report;
   }
   rested_ns_ = std::min(rested_ns_, now_ns);
+  calm_ns_ = 0;
   last_tick_ns_ = now_ns;
 }
 
@@ -63,9 +74,11 @@ double Controller::MeasuredRoundTrip() const {
   return *middle;
 }
 
-void Controller::Judge(Entry& entry, uint64_t now_ns) const {
+void Controller::Judge(Entry& entry, uint64_t now_ns, double use_kept) {
   const Measured& measured = entry.measured;
   SessionState& state = entry.state;
+  const bool was_active = state.active, was_hungry = entry.hungry;
+  const double rate_before = state.bytes_per_s;
   const double round_trip_ns = load_.round_trip_ns != 0 ? load_.round_trip_ns : round_trip_ns_;
   const double reckoned_bytes = measured.bytes_per_s * round_trip_ns * 1e-9;
   state.bytes_per_s = measured.bytes_per_s;
@@ -89,11 +102,18 @@ void Controller::Judge(Entry& entry, uint64_t now_ns) const {
   }
   state.active = now_ns < entry.last_byte_ns + parameters_.idle_after_ns;
   const auto counted_bytes = static_cast<double>(std::min(measured.inflight_bytes, allowed_bytes));
-  entry.used_bytes = state.active ? std::max({reckoned_bytes, counted_bytes, kUseKept * entry.used_bytes}) : 0;
+  entry.used_bytes = state.active ? std::max({reckoned_bytes, counted_bytes, use_kept * entry.used_bytes}) : 0;
   entry.hungry =
       state.active &&
       (entry.fresh || state.violating ||
        entry.used_bytes >= kHungryFill * static_cast<double>(std::max(entry.least_window_bytes, tile_bytes)));
+  const double rate_change = std::abs(measured.bytes_per_s - rate_before);
+  const bool uneven = rate_change > kUneven * std::max(measured.bytes_per_s, rate_before) &&
+                      rate_change * round_trip_ns * 1e-9 > static_cast<double>(tile_bytes);
+  load_.turned |= entry.hungry != was_hungry;
+  load_.modest |= !entry.hungry && entry.used_bytes > 0;
+  load_.violating |= state.violating;
+  load_.news |= state.violating || state.active != was_active || entry.hungry != was_hungry || uneven;
 }
 
 void Controller::SumUp() {

@@ -2,16 +2,22 @@
 // page, metrics. The sessions' own part of the work isn't counted.
 //
 // BM_LoopRound is a round by itself, with caches warm or, as between two rounds of a busy machine, cold; BM_LoopThread
-// what dakd's thread takes of a core while it runs by its clock, waking up included.
+// what dakd's thread takes of a core while it runs by its clock, waking up included: while nothing changes, or with
+// rates that change all the time, so that no round is left out; on cores that sleep, or are busy with other data.
+// BM_WakeUp is what a thread that does nothing else than to sleep for an interval takes of a core each time.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -27,10 +33,12 @@ namespace {
 
 constexpr congestion::LinkProfile kProfile;
 constexpr congestion::Parameters kParameters;
-constexpr uint64_t kRoundTripsPerTick = 100;
+constexpr double kRoundTripsPerNs = 2e-5;
 constexpr size_t kCacheBytes = size_t{64} << 20;
 constexpr size_t kCacheLineBytes = 64;
+constexpr auto kReporting = std::chrono::microseconds(500);
 constexpr auto kRunning = std::chrono::seconds(1);
+constexpr auto kSettling = std::chrono::milliseconds(1500);  // until rounds are as rare as they get
 
 [[noreturn]] void Die(const char* what) {
   std::cerr << "dak-bench-congestion: " << what << "\n";
@@ -39,10 +47,31 @@ constexpr auto kRunning = std::chrono::seconds(1);
 
 // Puts other data into the caches than what the loop works on.
 void EvictCaches() {
-  static std::vector<uint8_t> other(kCacheBytes);
+  thread_local std::vector<uint8_t> other(kCacheBytes);
   for (size_t i = 0; i < other.size(); i += kCacheLineBytes) ++other[i];
   benchmark::DoNotOptimize(other.data());
 }
+
+// Work for every core that gives way to any other.
+class OtherWork {
+ public:
+  OtherWork() {
+    for (unsigned i = 0; i < std::thread::hardware_concurrency(); ++i) {
+      threads_.emplace_back([this] {
+        if (setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), 19) != 0) Die("no lower priority");
+        while (!stop_) EvictCaches();
+      });
+    }
+  }
+  ~OtherWork() {
+    stop_ = true;
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+ private:
+  std::atomic<bool> stop_ = false;
+  std::vector<std::thread> threads_;
+};
 
 // `count` sessions, of which the first `readers` read; the others are idle.
 class Sessions {
@@ -61,21 +90,23 @@ class Sessions {
     now_ns_ = MonotonicNs();
   }
 
-  // An interval in which each reader has its share of a full link.
-  void Read() {
+  // Time in which each reader has its share of a link that gives `link_share` of its rate.
+  void Read(uint64_t elapsed_ns, double link_share = 1) {
     uint64_t all_bytes = 0;
     const LinkSnapshot link = loop_.Snapshot()[0];
     for (size_t i = 0; i < readers_; ++i) all_bytes += link.sessions[i].state.window_bytes;
-    const double bytes = kProfile.bandwidth_bytes_per_s * static_cast<double>(kParameters.interval_ns) * 1e-9;
+    const double bandwidth_bytes_per_s = link_share * kProfile.bandwidth_bytes_per_s;
+    const double bytes = bandwidth_bytes_per_s * static_cast<double>(elapsed_ns) * 1e-9;
+    const auto round_trips = static_cast<uint64_t>(kRoundTripsPerNs * static_cast<double>(elapsed_ns));
     const double round_trip_ns = std::max(static_cast<double>(kProfile.round_trip_ns),
-                                          static_cast<double>(all_bytes) / kProfile.bandwidth_bytes_per_s * 1e9);
+                                          static_cast<double>(all_bytes) / bandwidth_bytes_per_s * 1e9);
     for (size_t i = 0; i < readers_; ++i) {
       const uint64_t window_bytes = link.sessions[i].state.window_bytes;
       v1::LinkReport& report = *reports_[i];
       Add(report.bytes,
           static_cast<uint64_t>(bytes * static_cast<double>(window_bytes) / static_cast<double>(all_bytes)));
-      Add(report.round_trips, kRoundTripsPerTick);
-      Add(report.round_trip_ns, static_cast<uint64_t>(kRoundTripsPerTick * round_trip_ns));
+      Add(report.round_trips, round_trips);
+      Add(report.round_trip_ns, static_cast<uint64_t>(static_cast<double>(round_trips) * round_trip_ns));
       Store(report.inflight_bytes, window_bytes);
       Store(report.inflight_peak_bytes, std::max(report.inflight_peak_bytes, window_bytes));
     }
@@ -116,7 +147,7 @@ void BM_LoopRound(benchmark::State& state) {
   Sessions sessions(static_cast<uint64_t>(state.range(0)), static_cast<uint64_t>(state.range(1)));
   double seconds = 0;
   for (auto _ : state) {
-    sessions.Read();
+    sessions.Read(kParameters.interval_ns);
     if (state.range(2) != 0) EvictCaches();
     const double took = sessions.Round();
     state.SetIterationTime(took);
@@ -140,22 +171,43 @@ double LoopThreadNs() {
 
 void BM_LoopThread(benchmark::State& state) {
   Sessions sessions(static_cast<uint64_t>(state.range(0)), static_cast<uint64_t>(state.range(1)));
+  const bool changes = state.range(2) != 0;
+  std::optional<OtherWork> other_work;
+  if (state.range(3) != 0) other_work.emplace();
   sessions.loop().Start();
   while (LoopThreadNs() == 0) std::this_thread::yield();
-  double core_share = 0;
+  const auto read_for = [&](std::chrono::nanoseconds time) {
+    const auto begin = std::chrono::steady_clock::now();
+    for (auto last = begin, now = begin; last < begin + time; last = now) {
+      std::this_thread::sleep_for(kReporting);  // tidy: sleep, because it paces
+      now = std::chrono::steady_clock::now();
+      const bool is_slow = changes && (now - begin) / std::chrono::nanoseconds(kParameters.interval_ns) % 2 != 0;
+      sessions.Read(static_cast<uint64_t>(std::chrono::nanoseconds(now - last).count()), is_slow ? 0.3 : 1);
+    }
+  };
+  read_for(kSettling);
+  double core_shares = 0;
   for (auto _ : state) {
     const auto begin = std::chrono::steady_clock::now();
     const double begin_ns = LoopThreadNs();
-    while (std::chrono::steady_clock::now() < begin + kRunning) {
-      sessions.Read();
-      std::this_thread::sleep_for(std::chrono::nanoseconds(kParameters.interval_ns));  // tidy: sleep, because it paces
-    }
-    core_share = (LoopThreadNs() - begin_ns) * 1e-9 /
-                 std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    read_for(kRunning);
+    const double core_share = (LoopThreadNs() - begin_ns) * 1e-9 /
+                              std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     state.SetIterationTime(core_share * static_cast<double>(kParameters.interval_ns) * 1e-9);
+    core_shares += core_share;
   }
   sessions.loop().Stop();
-  state.counters["core_share"] = core_share;
+  state.counters["core_share"] = core_shares / static_cast<double>(state.iterations());
+}
+
+void BM_WakeUp(benchmark::State& state) {
+  std::optional<OtherWork> other_work;
+  if (state.range(0) != 0) other_work.emplace();
+  for (auto _ : state) {
+    const double begin = bench::ThreadSeconds();
+    std::this_thread::sleep_for(std::chrono::nanoseconds(kParameters.interval_ns));  // tidy: sleep, because it is timed
+    state.SetIterationTime(bench::ThreadSeconds() - begin);
+  }
 }
 
 constexpr int kWarm = 0;
@@ -178,12 +230,15 @@ BENCHMARK(BM_LoopRound)
     ->UseManualTime()
     ->Iterations(100);
 BENCHMARK(BM_LoopThread)
-    ->ArgNames({"sessions", "readers"})
-    ->Args({1, 1})
-    ->Args({68, 4})
-    ->Args({68, 0})
+    ->ArgNames({"sessions", "readers", "changes", "busy"})
+    ->ArgsProduct({{1}, {1}, {0, 1}, {0, 1}})
+    ->ArgsProduct({{8}, {8}, {0, 1}, {0, 1}})
+    ->ArgsProduct({{64}, {64}, {0, 1}, {0, 1}})
+    ->ArgsProduct({{68}, {4}, {0, 1}, {0, 1}})
+    ->ArgsProduct({{68}, {0}, {0}, {0, 1}})
     ->UseManualTime()
     ->Iterations(2);
+BENCHMARK(BM_WakeUp)->ArgName("busy")->Arg(0)->Arg(1)->UseManualTime()->Iterations(400);
 
 }  // namespace
 }  // namespace dak::daemon

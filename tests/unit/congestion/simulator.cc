@@ -114,6 +114,8 @@ void Simulator::Step(Observed& observed) {
 }
 
 void Simulator::Tick(Observed& observed) {
+  last_tick_ns_ = now_ns_;
+  ++observed.ticks;
   std::vector<SessionReport> reports;
   for (auto& [id, reader] : readers_) {
     SessionReport report = {.session_id = id,
@@ -138,7 +140,8 @@ Observed Simulator::RunFor(double milliseconds, bool ticks) {
   Observed observed;
   const auto steps = static_cast<uint64_t>(std::llround(milliseconds * 1e6 / static_cast<double>(kStepNs)));
   for (uint64_t i = 0; i < steps; ++i) {
-    if (ticks && now_ns_ % parameters_.interval_ns == 0) Tick(observed);
+    const bool is_due = now_ns_ - last_tick_ns_ >= controller_.NextIntervalNs();
+    if (ticks && is_due && now_ns_ % parameters_.interval_ns == 0) Tick(observed);
     Step(observed);
   }
   observed.seconds = static_cast<double>(steps * kStepNs) * 1e-9;

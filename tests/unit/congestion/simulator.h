@@ -3,7 +3,8 @@
 // The link is a fluid: with b bytes in flight it serves min(b / round_trip, bandwidth), shared in proportion to each
 // reader's bytes in flight, at a round trip of max(round_trip, b / bandwidth); past the cliff HBM's rate falls with
 // 1 / (b / cliff)^2. Sessions fill their windows with whole tiles, as kernels do, and report what kernels report. Time
-// advances in steps of 100 us; a window takes effect one step after it was set. Runs are deterministic.
+// advances in steps of 100 us; a window takes effect one step after it was set. Ticks are at multiples of the interval,
+// as often as the controller wants them. Runs are deterministic.
 #ifndef DAK_TESTS_UNIT_CONGESTION_SIMULATOR_H_
 #define DAK_TESTS_UNIT_CONGESTION_SIMULATOR_H_
 
@@ -52,6 +53,7 @@ struct Observed {
   double mean_round_trip_ns = 0;
   double least_hbm_share = 1;  // of HBM's own rate
   double background_bytes_per_s = 0;
+  int ticks = 0;
   std::map<uint64_t, double> bytes_per_s;  // by session
   std::map<uint64_t, int> violations;      // ticks in which the controller called it violating
 
@@ -111,6 +113,7 @@ class Simulator {
   std::map<uint64_t, Reader> readers_;
   double background_window_bytes_ = 0;
   uint64_t now_ns_ = 1'000'000'000;
+  uint64_t last_tick_ns_ = 0;
   int64_t clock_offset_ns_ = 0;
   double noise_ = 0;
   double bandwidth_share_ = 1;

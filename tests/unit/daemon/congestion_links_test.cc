@@ -146,6 +146,17 @@ TEST_F(CongestionLinksTest, UnlikeLinksAreSharedByWeightEachWithinItsOwnProduct)
   EXPECT_TRUE(watcher_.messages.empty());
 }
 
+TEST_F(CongestionLinksTest, TheLinkThatChangesSetsThePace) {
+  Reader a(device_, loop_, 1, "a");
+  for (int i = 0; i < 250; ++i) Tick();
+  EXPECT_EQ(loop_.NextIntervalNs(), 4 * kIntervalNs);
+  for (int i = 0; i < 50; ++i) {  // by turns, on the second link alone
+    a.Read(1, i % 2 == 0 ? a.Window(1) : 0, RoundTrip(a.Window(1), 1));
+    Tick();
+    EXPECT_EQ(loop_.NextIntervalNs(), kIntervalNs);
+  }
+}
+
 // What can be believed of a report, and what the daemon's copies may take, follows from the link's own rate.
 TEST_F(CongestionLinksTest, ClaimsAndCopiesAreBoundedByTheirOwnLink) {
   Reader a(device_, loop_, 1, "a");

@@ -178,6 +178,30 @@ TEST_F(CongestionLoopTest, WhoReadsAfterALongRestIsSeenAtOnce) {
   EXPECT_EQ(loop_.Snapshot()[0].sessions[0].remote_bytes, 1'000'000u);
 }
 
+TEST_F(CongestionLoopTest, RoundsAreRareWhileNobodyReadsAndUsualOnceAnythingChanges) {
+  ClientPages a(device_, 1), b(device_, 2);
+  ASSERT_TRUE(loop_.Add(1, "a", 100, a.pages).ok());
+  const auto expect_rare = [&] {
+    for (int i = 0; i < 190; ++i) Tick();
+    EXPECT_LT(loop_.NextIntervalNs(), 4 * kIntervalNs);
+    for (int i = 0; i < 30; ++i) Tick();
+    EXPECT_EQ(loop_.NextIntervalNs(), 4 * kIntervalNs);
+  };
+  expect_rare();
+  a.report->links[0].bytes += 1'000'000;
+  Tick();
+  EXPECT_EQ(loop_.NextIntervalNs(), kIntervalNs);
+  expect_rare();
+  ASSERT_TRUE(loop_.Add(2, "b", 100, b.pages).ok());
+  EXPECT_EQ(loop_.NextIntervalNs(), kIntervalNs);
+  expect_rare();
+  loop_.BeginBackground(0);
+  EXPECT_EQ(loop_.NextIntervalNs(), kIntervalNs);
+  expect_rare();
+  loop_.Remove(1);
+  EXPECT_EQ(loop_.NextIntervalNs(), kIntervalNs);
+}
+
 TEST(CongestionLoopOnHardwareTest, NeighboursAreWrittenForClientsThatModelTheLink) {
   EmulatedDevice device{EmulatedDeviceOptions{}};
   monitoring::Metrics metrics{[] { return monitoring::Snapshot(); }};
