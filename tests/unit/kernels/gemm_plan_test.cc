@@ -102,6 +102,20 @@ TEST(PlanGemmTest, LargeBatchesOfManyTilesRunInClusters) {
   EXPECT_EQ(PlanGemm(64, 28'672, 4'096, 28'672, device, {}).cluster, 1u);
 }
 
+TEST(PlanGemmTest, TilesAreHigherWhereThereAreAFewMoreThanSms) {
+  const DeviceTraits device{.clustered_ctas = 120};
+  for (const uint64_t tiles : {133u, 160u, 263u}) {
+    EXPECT_EQ(PlanGemm(64, tiles * kBoxRows, 8'192, tiles * kBoxRows, device, {}).row_boxes, 2u) << tiles;
+    EXPECT_EQ(PlanGemm(128, tiles * kBoxRows, 8'192, tiles * kBoxRows, device, {}).cluster,
+              tiles < 200 ? kClusterCtas : 1u)
+        << tiles;
+  }
+  for (const uint64_t tiles : {64u, 132u, 264u}) {
+    EXPECT_EQ(PlanGemm(64, tiles * kBoxRows, 8'192, tiles * kBoxRows, device, {}).row_boxes, 1u) << tiles;
+  }
+  EXPECT_EQ(PlanGemm(128, 132 * kBoxRows, 8'192, 132 * kBoxRows, device, {}).cluster, 1u);
+}
+
 TEST(PlanGemmTest, ATileIsSharedWhereThatCostsLessThanItSaves) {
   EXPECT_EQ(PlanGemm(256, 6'144, 4'096, 6'144, {}, {}).local_ctas, 96u) << "one for each tile";
   EXPECT_EQ(PlanGemm(128, 6'144, 4'096, 6'144, {}, {}).local_ctas, 132u);
