@@ -48,9 +48,11 @@ __device__ inline TileShares RemoteShares(const DecodeParams& p, uint32_t tile, 
   return {0, 1, first, first + units.per_tile, unit - units.whole};
 }
 
+inline constexpr uint32_t kPlaceQuads = kBoxRows * kMaxBatch / 4;  // of a place in the workspace
+
 __device__ inline uint4* ShareAt(const DecodeParams& p, const TileShares& shares, uint32_t number) {
   const uint64_t place = shares.base + number * shares.stride;
-  return reinterpret_cast<uint4*>(p.workspace.shares) + place * (kBoxRows * kMaxBatch / 4);
+  return reinterpret_cast<uint4*>(p.workspace.shares) + place * kPlaceQuads;
 }
 
 // A warpgroup's columns, in pieces of kQuads quads of sums a thread, and how many shares of a piece a thread has asked
@@ -164,7 +166,6 @@ __device__ inline void FinishTile(const DecodeParams& p, const WorkRange& work, 
   constexpr uint32_t kAhead = Pieces<Traits, kAddsSums>::kAhead;
   const TileWriter<Traits::kF16> writer({p.y, p.epilogue, p.n, p.batch, work.part_offset + box.row, box.valid_rows},
                                         thread);
-  constexpr uint32_t kPlaceQuads = kBoxRows * kMaxBatch / 4;
   AskedShares<kAtOnce, kAhead> asked;
   const auto ask = [&](int piece, uint32_t first) {
     const uint32_t quad = box.first_quad + piece * kAtOnce;

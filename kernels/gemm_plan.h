@@ -56,8 +56,8 @@ struct GemmPlan {
   uint32_t local_inflight_boxes = 0;
   // Whether L2 should fetch 256 bytes where HBM is asked for 128: a few per cent where W is nearly all that L2 moves.
   bool promote_local = false;
-  // That a remote tile is cut in, at most; 0: as many as balance CTAs. Whoever comes last of a tile's units adds the
-  // shares of all, which takes the longer the larger the batch.
+  // That a remote tile is cut in, at most; 0: as many as balance CTAs, and no more than CutRemote allows the batch
+  // tile: whoever comes last of a tile's units adds the shares of all, which takes the longer the larger the batch.
   uint32_t most_units = 0;
   // Whether every local tile is two CTAs', half of its chunks and, at the end, half of its columns each. They are
   // launched as a cluster, so that they can wait for each other. Only with `cluster` 1, local_ctas twice as many as
