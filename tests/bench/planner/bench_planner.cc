@@ -142,5 +142,32 @@ BENCHMARK(BM_FullTiers)
     ->ArgsProduct({{1, 2, 3}, {1000, 10'000}})
     ->Unit(benchmark::kMillisecond);
 
+// Whole tiles of 64 rows of 4096 bytes for each session's plan, as dakd does after it has planned.
+void BM_Rounding(benchmark::State& state) {
+  const auto sessions = static_cast<size_t>(state.range(0));
+  const std::vector<Pass> passes = MakePasses(sessions, static_cast<size_t>(state.range(1)), kModelLike);
+  const Profile profile = NamedProfile("h100-pcie").value();
+  const std::vector<PassPlan> plans = PlanAll(profile, passes).value();
+  std::vector<RowSplit> splits;
+  for (const Operation& operation : passes.front().operations) {
+    splits.push_back({.rows = operation.bytes / 4096, .tile_rows = 64, .row_bytes = 4096});
+  }
+  for (auto _ : state) {
+    for (size_t s = 0; s < sessions; ++s) {
+      const auto rows = RoundToFastestTiles(profile, passes[s], plans[s], splits, passes[s].hbm_budget_bytes);
+      if (!rows.ok()) {
+        state.SkipWithError(rows.status().ToString().c_str());
+        return;
+      }
+      benchmark::DoNotOptimize(rows->data());
+    }
+  }
+}
+BENCHMARK(BM_Rounding)
+    ->ArgNames({"sessions", "operations"})
+    ->Args({1, 1'000})
+    ->Args({64, 1'000})
+    ->Unit(benchmark::kMillisecond);
+
 }  // namespace
 }  // namespace dak::planner
