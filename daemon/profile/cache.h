@@ -19,7 +19,7 @@
 
 namespace dak::daemon {
 
-inline constexpr uint32_t kProfileFormat = 2;  // 1 had no links but the host's
+inline constexpr uint32_t kProfileFormat = 3;  // 1 had no links but the host's; in 2 no operation stood between others
 
 // "<cache_dir>/profile-<uuid, or the name's letters and digits>.textproto".
 std::string ProfilePath(const std::string& cache_dir, const DeviceDescription& device);

@@ -136,7 +136,7 @@ TEST_F(NodeProfileTest, ForeignCacheIsIgnored) {
   EXPECT_TRUE(Obtain().from_cache);
   std::ifstream file(path());
   std::string text{std::istreambuf_iterator<char>(file), {}};
-  text.replace(text.find("format: 2"), 9, "format: 9");
+  text.replace(text.find("format: 3"), 9, "format: 9");
   std::ofstream(path()) << text << "something_new: 5\n";
   EXPECT_THAT(Obtain().failures, ElementsAre(HasSubstr("format '9'")));
 }
