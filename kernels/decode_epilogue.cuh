@@ -64,6 +64,7 @@ struct Pieces {
   static constexpr int kCount = kOfGroup / kQuads;
   static constexpr int kAskedQuads = kAddsSums ? 8 : 24;
   static constexpr int kAhead = kAskedQuads / kQuads < 8 ? kAskedQuads / kQuads : 8;
+  static_assert(!Traits::kCanHalve || kCount % 2 == 0);
 };
 
 struct PieceRange {

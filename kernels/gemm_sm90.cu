@@ -193,8 +193,7 @@ class XProducer {
   RingPlace place_;
 };
 
-// ---- Consumer: a warpgroup that multiplies one box of rows, by all columns or by half of them
-// ----------------------------------------------------------
+// ---- Consumer: a warpgroup that multiplies one box of rows by its columns -------------------------------------------
 
 // Its places in the rings, and how W's is cut.
 struct ConsumerPlaces {

@@ -152,10 +152,11 @@ absl::StatusOr<std::vector<uint64_t>> RoundToTiles(const PassPlan& plan, absl::S
                                                    uint64_t hbm_budget_bytes);
 
 // The same by time: all are rounded down, then tiles are added one by one where the model says that a byte costs the
-// least, several to one operation if so, up to its max_ratio. A plan has most operations where another byte begins to
-// cost more, so one that is rounded up there costs a tile's time, and one that is rounded down gains none. For tiles of
-// one size the time is the least of all choices that round no operation down further. At least as many bytes are remote
-// as above, and less than one tile more than needed. `pass` is what `plan` was made for; one entry an operation.
+// least, several to one operation if so, until it is at its max_ratio. A plan has most operations where another byte
+// begins to cost more, so one that is rounded up there costs a tile's time, and one that is rounded down gains none.
+// For tiles of one size the time is the least of all choices that round no operation down further. At least as many
+// bytes are remote as above, and less than one tile more than needed. `pass` is what `plan` was made for; one entry an
+// operation.
 absl::StatusOr<std::vector<uint64_t>> RoundToFastestTiles(const Profile& profile, const Pass& pass,
                                                           const PassPlan& plan, absl::Span<const RowSplit> splits,
                                                           uint64_t hbm_budget_bytes);

@@ -33,7 +33,7 @@ struct PlacedOperation {
   RowSplit split;
   size_t tier = 0;           // its remote tier, by the profile's order
   uint64_t remote_rows = 0;  // now
-  uint64_t target_rows = 0;  // remote in the new plan, as RoundToTiles gives it
+  uint64_t target_rows = 0;  // remote in the new plan, as RoundToFastestTiles gives it
 };
 
 // Rows [first_row, first_row + rows) of one operation.

@@ -49,12 +49,17 @@ struct RoundedDown {
   std::vector<Candidate> candidates;
   uint64_t total_bytes = 0;
   uint64_t remote_bytes = 0;
-  double missing_bytes = 0;   // what the plan has remote beyond remote_bytes
-  uint64_t needed_bytes = 0;  // what must be, by the plan and the budget
+  uint64_t needed_bytes = 0;  // what must be remote beyond remote_bytes, by the plan and the budget
 };
 
-absl::StatusOr<RoundedDown> RoundDown(const PassPlan& plan, absl::Span<const RowSplit> splits) {
+absl::StatusOr<RoundedDown> RoundDown(const PassPlan& plan, absl::Span<const RowSplit> splits,
+                                      uint64_t hbm_budget_bytes) {
+  if (splits.size() != plan.operations.size()) {
+    return InvalidField("splits", absl::StrCat(splits.size(), " entries"),
+                        absl::StrCat("one an operation: ", plan.operations.size()));
+  }
   RoundedDown down;
+  double missing_bytes = 0;  // what the plan has remote beyond remote_bytes
   for (size_t i = 0; i < splits.size(); ++i) {
     const RowSplit& split = splits[i];
     DAK_RETURN_IF_ERROR(CheckSplit(split, i));
@@ -73,11 +78,14 @@ absl::StatusOr<RoundedDown> RoundDown(const PassPlan& plan, absl::Span<const Row
     if (missing > slack) {
       const uint64_t up = std::min(split.tile_rows, split.rows - whole);
       down.candidates.push_back({i, up, up * split.row_bytes, missing / static_cast<double>(up)});
-      down.missing_bytes += missing * static_cast<double>(split.row_bytes);
+      missing_bytes += missing * static_cast<double>(split.row_bytes);
     }
     down.rows.push_back(whole);
     down.remote_bytes += whole * split.row_bytes;
   }
+  uint64_t needed = down.remote_bytes + static_cast<uint64_t>(missing_bytes);
+  if (down.total_bytes > hbm_budget_bytes) needed = std::max(needed, down.total_bytes - hbm_budget_bytes);
+  down.needed_bytes = needed - down.remote_bytes;
   return down;
 }
 
@@ -157,19 +165,6 @@ bool FewCombinations(std::vector<SizeGroup>& groups) {
   return true;
 }
 
-absl::StatusOr<RoundedDown> RoundDownChecked(const PassPlan& plan, absl::Span<const RowSplit> splits,
-                                             uint64_t hbm_budget_bytes) {
-  if (splits.size() != plan.operations.size()) {
-    return InvalidField("splits", absl::StrCat(splits.size(), " entries"),
-                        absl::StrCat("one an operation: ", plan.operations.size()));
-  }
-  DAK_ASSIGN_OR_RETURN(RoundedDown down, RoundDown(plan, splits));
-  uint64_t needed = down.remote_bytes + static_cast<uint64_t>(down.missing_bytes);
-  if (down.total_bytes > hbm_budget_bytes) needed = std::max(needed, down.total_bytes - hbm_budget_bytes);
-  down.needed_bytes = needed - down.remote_bytes;
-  return down;
-}
-
 absl::Status TooSmall(const RoundedDown& down, uint64_t hbm_budget_bytes, uint64_t possible_bytes) {
   const std::string limit = absl::StrCat("at least ", down.total_bytes - down.remote_bytes - possible_bytes);
   return WithDetail(absl::ResourceExhaustedError(
@@ -233,7 +228,7 @@ std::vector<double> TierRatiosAt(const OperationPlan& operation, double ratio) {
 
 absl::StatusOr<std::vector<uint64_t>> RoundToTiles(const PassPlan& plan, absl::Span<const RowSplit> splits,
                                                    uint64_t hbm_budget_bytes) {
-  DAK_ASSIGN_OR_RETURN(RoundedDown down, RoundDownChecked(plan, splits, hbm_budget_bytes));
+  DAK_ASSIGN_OR_RETURN(RoundedDown down, RoundDown(plan, splits, hbm_budget_bytes));
   if (down.needed_bytes == 0) return std::move(down.rows);
   uint64_t possible = 0;
   for (const Candidate& candidate : down.candidates) possible += candidate.bytes_up;
@@ -254,7 +249,7 @@ absl::StatusOr<std::vector<uint64_t>> RoundToFastestTiles(const Profile& profile
     return InvalidField("pass.operations", absl::StrCat(pass.operations.size(), " entries"),
                         absl::StrCat("as the plan: ", plan.operations.size()));
   }
-  DAK_ASSIGN_OR_RETURN(RoundedDown down, RoundDownChecked(plan, splits, hbm_budget_bytes));
+  DAK_ASSIGN_OR_RETURN(RoundedDown down, RoundDown(plan, splits, hbm_budget_bytes));
   const Tiles tiles(profile, pass, plan, splits);
   std::priority_queue<NextTile> cheapest;
   for (size_t i = 0; down.needed_bytes > 0 && i < splits.size(); ++i) {
