@@ -203,7 +203,7 @@ profile {
   const NodeProfile node = Obtain();
   EXPECT_FALSE(node.from_cache);
   EXPECT_EQ(node.profile.link_bytes_per_s, 50e9);
-  EXPECT_THAT(node.failures, ElementsAre(HasSubstr("it is of format '1', not '2'")));
+  EXPECT_THAT(node.failures, ElementsAre(HasSubstr("it is of format '1', not '3'")));
   EXPECT_TRUE(Obtain().from_cache);  // it was replaced
 }
 
