@@ -59,17 +59,18 @@ struct DecodeParams {
 // In a cluster, local CTAs work on the same chunks of neighbouring rows: each loads its slice of x's rows for all.
 template <int kBatchTile, int kRowBoxes, bool kF16Elements, int kClusterCtas = 1>
 struct DecodeTraits {
+  static constexpr bool kRemote = false;
   static constexpr int kN = kBatchTile;
   static constexpr uint32_t kCluster = kClusterCtas;
   static constexpr int kBoxes = kRowBoxes;
-  // Consumer warpgroups that share a box's columns: so many sums are more than the registers of one, and take it long
-  // to write.
+  // Consumer warpgroups that share a box's columns, so that the end of a large batch's tile takes half as long.
   static constexpr uint32_t kColumnGroups = kBatchTile > 128 ? 2 : 1;
   static constexpr int kGroupN = kBatchTile / static_cast<int>(kColumnGroups);
   static constexpr bool kF16 = kF16Elements;
   static constexpr uint32_t kXStageBytes = kBatchTile * kChunkColumns * 2;
-  static constexpr uint32_t kXStages = kBatchTile <= 128 ? 8 : 5;
+  static constexpr uint32_t kXStages = kBatchTile <= 64 ? 8 : kBatchTile <= 128 ? 8 / kRowBoxes : 5;
   static constexpr uint32_t kXRingBytes = kXStages * kXStageBytes;
+  static constexpr uint32_t kXSlices = kClusterCtas;  // that a stage of x is read in
   static constexpr uint32_t kXSliceRows = kBatchTile / kClusterCtas;
   static constexpr uint32_t kXSliceBytes = kXStageBytes / kClusterCtas;
   static constexpr bool kCanHalve = kBatchTile >= kLeastHalvedTile && kClusterCtas == 1;
@@ -90,15 +91,29 @@ struct DecodeTraits {
   static_assert(kWStageBytes % kSwizzleAtomBytes == 0 && kXStageBytes % kSwizzleAtomBytes == 0,
                 "operands must lie on the swizzle's 1024-byte pattern");
   static_assert(kN % 8 == 0 && kN <= kMaxBatch && kRowBoxes <= 2);
-  static_assert(kN < kLeastClusteredTile || kRowBoxes == 1, "the sums of two boxes leave too few registers");
+  static_assert(kColumnGroups * kRowBoxes <= 2, "there are registers for two warpgroups");
   static_assert(kXSliceBytes % kSwizzleAtomBytes == 0, "a slice must keep the swizzle's pattern");
 };
 
-// W's ring in a remote CTA, whose tiles are one box high.
-template <class Traits>
-struct RemoteRing {
-  static constexpr uint32_t kFit = Traits::kWRingBytes / kBoxBytes;
-  static constexpr uint32_t kWStages = kFit < kMaxWStages ? kFit : kMaxWStages;
+// The same for a remote CTA of that instance, whose tiles are one box high. Its boxes of W come seldom, so a short ring
+// of x is enough, and W's is the longer: reads go on while the consumers finish a unit.
+template <class Local>
+struct RemoteTraits : Local {
+  static constexpr bool kRemote = true;
+  static constexpr uint32_t kCluster = 1;
+  static constexpr int kBoxes = 1;
+  static constexpr uint32_t kColumnGroups = Local::kN > 128 ? 2 : 1;
+  static constexpr int kGroupN = Local::kN / static_cast<int>(kColumnGroups);
+  static constexpr uint32_t kXStages = Local::kN <= 64 ? Local::kXStages : Local::kN <= 128 ? 4 : 3;
+  static constexpr uint32_t kXRingBytes = kXStages * Local::kXStageBytes;
+  static constexpr bool kCanHalve = false;
+  static constexpr uint32_t kWStageBytes = kBoxBytes;
+  static constexpr uint32_t kWFit = (Local::kWRingBytes + Local::kXRingBytes - kXRingBytes) / kWStageBytes;
+  static constexpr uint32_t kWStages = kWFit < kMaxWStages ? kWFit : kMaxWStages;
+  static constexpr uint32_t kWRingBytes = kWStages * kWStageBytes;
+  static constexpr uint32_t kBoxWarps = kColumnGroups * kWarpgroupThreads / kWarpThreads;
+  static constexpr uint32_t kConsumerWarps = kBoxWarps;
+  static_assert(kXStages <= Local::kXStages && kConsumerWarps <= Local::kConsumerWarps);
 };
 
 // Behind the rings.

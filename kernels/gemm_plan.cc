@@ -36,26 +36,23 @@ constexpr double kLeastEvenShare = 0.94;
 // What sharing a tile costs at its end, in chunks, for each column of the batch tile.
 // NOTE: on an H100, 6144 x 4096 at batch 256 took 25.8 us with a CTA for each of 96 tiles, 32.2 us with 132 CTAs.
 constexpr double kSharingChunksPerColumn = 1.0 / 12;
-
-constexpr double kMostTilesInClusters = 1.5;  // for each SM, or else at least two
+constexpr double kMostTilesInClusters = 1.5;  // for each SM, where they aren't at least two
 
 // A tile of two boxes halves the reads of x, and its barriers; one of one box has smaller shares to add up where CTAs
-// share tiles. So two where x is nothing. Where x is much, and there are so many tiles that the SMs which have no place
-// in a cluster aren't missed, clusters read it.
-// NOTE: between one and two tiles for each CTA lose the most. 10,240 x 8192 on an H100, 160 tiles of one box: 71.6 us
-// at batch 64 and 60.5 with two; 79.5 us at batch 128 and 71.4 in clusters. So with that few, tiles are higher. But at
-// batch 128 and 256 tiles clusters took 65 us where cuBLAS takes 51.
+// share tiles. So two where x is nothing, or where tiles of one box are a few more than SMs, which loses the most.
+// Where x is much, and there are so many tiles that the SMs which have no place in a cluster aren't missed, clusters
+// read it. NOTE: 10,240 x 8192 on an H100, 160 tiles of one box: 71.6 us at batch 64 and 60.5 with two; 77.0 at batch
+// 128, 73 in clusters and 63.6 with two. At batch 256, where two boxes' sums leave the consumers too few registers for
+// shares, 103 us, 94 in clusters, and 88 with two.
 void ChooseTile(uint32_t batch, uint64_t local_rows, const DeviceTraits& device, GemmPlan& plan) {
   plan.batch_tile = 8;
   while (plan.batch_tile < batch) plan.batch_tile *= 2;
   const double tiles_each = static_cast<double>(local_rows) / kBoxRows / device.multiprocessors;
-  plan.promote_local = plan.batch_tile <= 64 || (plan.batch_tile == 128 && tiles_each >= 2);
-  if (plan.batch_tile < kLeastClusteredTile) {
-    plan.row_boxes = plan.batch_tile <= 16 || (tiles_each > 1 && tiles_each < 2) ? 2 : 1;
-    return;
-  }
-  plan.row_boxes = 1;
-  plan.cluster = tiles_each >= 2 || (tiles_each > 1 && tiles_each <= kMostTilesInClusters) ? kClusterCtas : 1;
+  const bool few_more = tiles_each > 1 && tiles_each < 2;
+  plan.promote_local = plan.batch_tile <= 128;
+  plan.row_boxes = plan.batch_tile <= 16 || (few_more && plan.batch_tile <= kMostTwoBoxTile) ? 2 : 1;
+  const bool many = tiles_each >= 2 || (few_more && tiles_each <= kMostTilesInClusters);
+  plan.cluster = plan.batch_tile >= kLeastClusteredTile && plan.row_boxes == 1 && many ? kClusterCtas : 1;
 }
 
 uint32_t InflightBoxesAlone(uint32_t batch_tile) {

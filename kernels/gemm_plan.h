@@ -23,9 +23,12 @@ inline constexpr uint32_t kBoxBytes = kBoxRows * kChunkColumns * 2;
 inline constexpr uint32_t kMaxBatch = 256;
 inline constexpr uint32_t kMaxRemoteCtas = 32;  // one bit each in half a word
 
-// From this batch tile on, tiles are one box high, and local CTAs may be in clusters of kClusterCtas.
+// From this batch tile on, local CTAs may be in clusters of kClusterCtas; their tiles are one box high.
 inline constexpr uint32_t kLeastClusteredTile = 128;
 inline constexpr uint32_t kClusterCtas = 4;
+
+// The largest batch tile whose tiles may be two boxes high: two warpgroups' registers hold no more sums.
+inline constexpr uint32_t kMostTwoBoxTile = 128;
 
 // The smallest batch tile whose tiles two CTAs can finish together.
 inline constexpr uint32_t kLeastHalvedTile = 128;
@@ -47,7 +50,7 @@ struct LinkTraits {
 
 struct GemmPlan {
   uint32_t batch_tile = 0;  // columns of the matrix instruction: 8, 16, 32, 64, 128 or 256
-  // Boxes of 64 rows in a local CTA's tile, a consumer warpgroup each: 1, or 2 below kLeastClusteredTile.
+  // Boxes of 64 rows in a local CTA's tile, a consumer warpgroup each: 1, or 2 up to kMostTwoBoxTile without a cluster.
   uint32_t row_boxes = 0;
   uint32_t remote_ctas = 0;  // at most CutRemote's count and kMaxRemoteCtas
   uint32_t local_ctas = 0;   // at most LocalChunks
@@ -99,9 +102,9 @@ constexpr uint64_t DivideUp(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
 
 // Whether GemmPlan::halves may be true.
 constexpr bool CanHalve(uint64_t local_rows, uint64_t k, const GemmPlan& plan) {
-  return plan.batch_tile >= kLeastHalvedTile && plan.row_boxes == 1 && plan.cluster == 1 && local_rows > 0 &&
-         plan.local_ctas == 2 * DivideUp(local_rows, kBoxRows) && DivideUp(k, kChunkColumns) % 2 == 0 &&
-         plan.remote_ctas % 2 == 0;
+  return plan.batch_tile >= kLeastHalvedTile && plan.cluster == 1 && local_rows > 0 &&
+         plan.local_ctas == 2 * DivideUp(local_rows, uint64_t{plan.row_boxes} * kBoxRows) &&
+         DivideUp(k, kChunkColumns) % 2 == 0 && plan.remote_ctas % 2 == 0;
 }
 
 // Chunks of the local part, whose tiles are row_boxes boxes high for each CTA of a cluster.

@@ -57,18 +57,18 @@ class WProducer {
   __device__ void RunRemote() {
     ptx::PrefetchTensorMap(&p_.w_remote_map);
     const uint32_t launch = p_.early_link ? JoinLink(p_, shared_) : OpenLink(p_, work_, shared_);
-    RemoteGate<RemoteRing<Traits>> gate(shared_);
+    RemoteGate<Traits> gate(shared_);
     UnitSource units(p_, work_, shared_, launch);
     uint32_t filled = 0;
     for (Unit unit = units.Next(); unit.chunks > 0; unit = units.Next()) {
       for (uint32_t i = 0; i < unit.chunks; ++i, ++filled) {
-        if (filled == RemoteRing<Traits>::kWStages) ReleaseLate();
+        if (filled == Traits::kWStages) ReleaseLate();
         WaitFor(&shared_.w_empty[place_.stage], place_.phase ^ 1);
         LoadRemote(gate, unit.tile, unit.chunk + i);
       }
     }
     shared_.words.issued_all.Store(1);
-    if (filled <= RemoteRing<Traits>::kWStages) ReleaseLate();
+    if (filled <= Traits::kWStages) ReleaseLate();
     gate.Drain();
     shared_.words.drained.Store(1);
   }
@@ -88,31 +88,30 @@ class WProducer {
     const uint64_t row = uint64_t{tile} * work_.tile_rows + work_.row_offset;
     uint32_t boxes = 0;
     while (boxes < Traits::kBoxes && row + boxes * kBoxRows < work_.part_rows) ++boxes;
-    LoadBoxes<Traits::kWStages, Traits::kWStageBytes>(&p_.w_local_map, tile, chunk, boxes);
+    LoadBoxes(&p_.w_local_map, tile, chunk, boxes);
   }
 
-  __device__ void LoadRemote(RemoteGate<RemoteRing<Traits>>& gate, uint32_t tile, uint32_t chunk) {
+  __device__ void LoadRemote(RemoteGate<Traits>& gate, uint32_t tile, uint32_t chunk) {
     const uint32_t left = static_cast<uint32_t>(work_.part_rows) - tile * kBoxRows;
     const uint32_t rows = left < kBoxRows ? left : kBoxRows;
     const uint32_t columns_left = p_.k - chunk * kChunkColumns;
     const uint32_t bytes = rows * (columns_left < kChunkColumns ? columns_left : kChunkColumns) * 2;
     gate.WaitForRoom(bytes);
     gate.OnIssue(place_.stage, bytes);
-    LoadBoxes<RemoteRing<Traits>::kWStages, kBoxBytes>(&p_.w_remote_map, tile, chunk, 1);
+    LoadBoxes(&p_.w_remote_map, tile, chunk, 1);
   }
 
   // Starts the reads of one stage, and goes on.
-  template <uint32_t kStages, uint32_t kStageBytes>
   __device__ void LoadBoxes(const CUtensorMap* map, uint32_t tile, uint32_t chunk, uint32_t boxes) {
     uint64_t* full = &shared_.w_full[place_.stage];
     cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
                                          boxes * kBoxBytes);
     const auto first_row = static_cast<int32_t>(tile * work_.tile_rows + work_.row_offset);
     for (uint32_t box = 0; box < boxes; ++box) {
-      ptx::TmaLoad(ring_ + place_.stage * kStageBytes + box * kBoxBytes, map, chunk * kChunkColumns,
+      ptx::TmaLoad(ring_ + place_.stage * Traits::kWStageBytes + box * kBoxBytes, map, chunk * kChunkColumns,
                    first_row + static_cast<int32_t>(box * kBoxRows), full, policy_);
     }
-    place_.Advance(kStages);
+    place_.Advance(Traits::kWStages);
   }
 
   const DecodeParams& p_;
@@ -134,19 +133,19 @@ class XProducer {
 
   __device__ void Run() {
     ptx::PrefetchTensorMap(&p_.x_map);
-    if (work_.remote) {
+    if constexpr (Traits::kRemote) {
       AwaitX();
       UnitReader units(shared_);
       for (Unit unit = UnitAt(p_, units.Next(1, true)); unit.chunks > 0; unit = UnitAt(p_, units.Next(1, true))) {
         for (uint32_t i = 0; i < unit.chunks; ++i) Load(unit.chunk + i);
       }
-      return;
-    }
-    LocalUnits units(work_);
-    Unit unit = units.Next();
-    AwaitX();  // as late as can be: from here on everything waits for x
-    for (; unit.chunks > 0; unit = units.Next()) {
-      for (uint32_t i = 0; i < unit.chunks; ++i) Load(unit.chunk + i);
+    } else {
+      LocalUnits units(work_);
+      Unit unit = units.Next();
+      AwaitX();  // as late as can be: from here on everything waits for x
+      for (; unit.chunks > 0; unit = units.Next()) {
+        for (uint32_t i = 0; i < unit.chunks; ++i) Load(unit.chunk + i);
+      }
     }
   }
 
@@ -165,14 +164,9 @@ class XProducer {
     cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, full,
                                          uint32_t{Traits::kXStageBytes});
     uint8_t* const stage = ring_ + place_.stage * Traits::kXStageBytes;
-    if constexpr (Traits::kCluster == 1) {
-      ptx::TmaLoad(stage, &p_.x_map, chunk * kChunkColumns, 0, full, policy_);
-      place_.Advance(Traits::kXStages);
-      return;
-    }
     const auto column = static_cast<int32_t>(chunk * kChunkColumns);
-    if (work_.remote) {
-      for (uint32_t slice = 0; slice < Traits::kCluster; ++slice) {
+    if constexpr (Traits::kCluster == 1) {
+      for (uint32_t slice = 0; slice < Traits::kXSlices; ++slice) {
         ptx::TmaLoad(stage + slice * Traits::kXSliceBytes, &p_.x_map, column,
                      static_cast<int32_t>(slice * Traits::kXSliceRows), full, policy_);
       }
@@ -195,10 +189,8 @@ class XProducer {
 
 // ---- Consumer: a warpgroup that multiplies one box of rows by its columns -------------------------------------------
 
-// Its places in the rings, and how W's is cut.
+// Its places in the rings.
 struct ConsumerPlaces {
-  uint32_t w_stages;
-  uint32_t w_stage_bytes;
   RingPlace w;
   RingPlace x;
 };
@@ -210,17 +202,15 @@ struct ConsumerGroup {
 };
 
 template <class Traits>
-__device__ inline void Release(DecodeShared& shared, uint32_t w_stage, uint32_t x_stage, uint32_t lane, bool remote) {
+__device__ inline void Release(DecodeShared& shared, uint32_t w_stage, uint32_t x_stage, uint32_t lane) {
   if constexpr (Traits::kCluster > 1) {
-    if (!remote) {
-      if (lane == 0) cuda::ptx::mbarrier_arrive(&shared.w_empty[w_stage]);
-      if (lane < Traits::kCluster) ptx::ArriveAtCta(ptx::MapToCta(&shared.x_empty[x_stage], lane));
-      return;
-    }
+    if (lane == 0) cuda::ptx::mbarrier_arrive(&shared.w_empty[w_stage]);
+    if (lane < Traits::kCluster) ptx::ArriveAtCta(ptx::MapToCta(&shared.x_empty[x_stage], lane));
+  } else {
+    if (lane != 0) return;
+    cuda::ptx::mbarrier_arrive(&shared.w_empty[w_stage]);
+    cuda::ptx::mbarrier_arrive(&shared.x_empty[x_stage]);
   }
-  if (lane != 0) return;
-  cuda::ptx::mbarrier_arrive(&shared.w_empty[w_stage]);
-  cuda::ptx::mbarrier_arrive(&shared.x_empty[x_stage]);
 }
 
 // Waits for the next stages and starts their products; kFirst: of a tile, which forget the sums before.
@@ -231,7 +221,7 @@ __device__ inline void StartNext(uint32_t ring_address, DecodeShared& shared, fl
   constexpr uint32_t kStepBytes = 32;
   WaitFor(&shared.x_full[at.x.stage], at.x.phase);
   WaitFor(&shared.w_full[at.w.stage], at.w.phase);
-  const uint64_t w = ptx::WgmmaDescriptor(ring_address + at.w.stage * at.w_stage_bytes + group.box * kBoxBytes);
+  const uint64_t w = ptx::WgmmaDescriptor(ring_address + at.w.stage * Traits::kWStageBytes + group.box * kBoxBytes);
   const uint64_t x = ptx::WgmmaDescriptor(ring_address + Traits::kWRingBytes + at.x.stage * Traits::kXStageBytes +
                                           group.columns * (Traits::kXStageBytes / Traits::kColumnGroups));
   ptx::WgmmaFence();
@@ -242,7 +232,7 @@ __device__ inline void StartNext(uint32_t ring_address, DecodeShared& shared, fl
                                                                   x + step * (kStepBytes >> 4));
   }
   ptx::WgmmaCommit();
-  at.w.Advance(at.w_stages);
+  at.w.Advance(Traits::kWStages);
   at.x.Advance(Traits::kXStages);
 }
 
@@ -251,7 +241,7 @@ __device__ inline void StartNext(uint32_t ring_address, DecodeShared& shared, fl
 template <class Traits>
 __device__ inline void Multiply(uint32_t chunks, uint32_t ring_address, DecodeShared& shared,
                                 float (&sums)[Traits::kGroupN / 2], ConsumerPlaces& at, const ConsumerGroup& group,
-                                uint32_t lane, bool remote) {
+                                uint32_t lane) {
   uint32_t w_stage = at.w.stage;
   uint32_t x_stage = at.x.stage;
   StartNext<Traits, true>(ring_address, shared, sums, at, group);
@@ -260,12 +250,12 @@ __device__ inline void Multiply(uint32_t chunks, uint32_t ring_address, DecodeSh
     const uint32_t next_x_stage = at.x.stage;
     StartNext<Traits, false>(ring_address, shared, sums, at, group);
     ptx::WgmmaWait<1>();
-    Release<Traits>(shared, w_stage, x_stage, lane, remote);
+    Release<Traits>(shared, w_stage, x_stage, lane);
     w_stage = next_w_stage;
     x_stage = next_x_stage;
   }
   ptx::WgmmaWait<0>();
-  Release<Traits>(shared, w_stage, x_stage, lane, remote);
+  Release<Traits>(shared, w_stage, x_stage, lane);
 }
 
 // Chunks of one tile that a consumer sums up, and what becomes of the sums.
@@ -283,7 +273,13 @@ class Runs {
   __device__ Runs(const DecodeParams& p, const WorkRange& work, DecodeShared& shared, uint32_t box)
       : p_(p), work_(work), units_(shared), local_(work), box_(box) {}
 
-  __device__ Run Next(bool speaks) { return work_.remote ? NextRemote(speaks) : NextLocal(); }
+  __device__ Run Next(bool speaks) {
+    if constexpr (Traits::kRemote) {
+      return NextRemote(speaks);
+    } else {
+      return NextLocal();
+    }
+  }
 
  private:
   __device__ Run NextRemote(bool speaks) {
@@ -313,13 +309,9 @@ class Runs {
 template <class Traits>
 __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uint8_t* ring, DecodeShared& shared,
                                const ConsumerGroup& group) {
-  const uint32_t thread = threadIdx.x % kWarpgroupThreads;
-  const uint32_t lane = thread % kWarpThreads;
+  const uint32_t lane = threadIdx.x % kWarpThreads;
   const uint32_t ring_address = ptx::SharedAddress(ring);
-  ConsumerPlaces places{.w_stages = work.remote ? RemoteRing<Traits>::kWStages : Traits::kWStages,
-                        .w_stage_bytes = work.remote ? kBoxBytes : Traits::kWStageBytes,
-                        .w = {},
-                        .x = {}};
+  ConsumerPlaces places;
   Runs<Traits> runs(p, work, shared, group.box);
   Run run = runs.Next(lane == 0);
   ptx::WaitForPreviousGrid();
@@ -330,15 +322,19 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
                   group.columns * (Traits::kGroupN / 8)};
     // A box past the part's end isn't loaded: its products are of whatever lies there, and are never stored.
     float sums[Traits::kGroupN / 2];
-    Multiply<Traits>(run.chunks, ring_address, shared, sums, places, group, lane, work.remote);
+    Multiply<Traits>(run.chunks, ring_address, shared, sums, places, group, lane);
     if (box.valid_rows == 0) continue;
+    uint32_t thread = threadIdx.x % kWarpgroupThreads;
+    asm volatile("" : "+r"(thread));  // else addresses of shares take registers from the sums, all the time
     constexpr int kPieces = Pieces<Traits, true>::kCount;
     PieceRange mine = {0, run.to_end ? kPieces : 0};  // to finish with these sums
-    if (work.halves) mine = work.worker % 2 == 0 ? PieceRange{0, kPieces / 2} : PieceRange{kPieces / 2, kPieces};
+    if (Traits::kCanHalve && work.halves) {
+      mine = work.worker % 2 == 0 ? PieceRange{0, kPieces / 2} : PieceRange{kPieces / 2, kPieces};
+    }
     if (mine.end - mine.first < kPieces) LeaveShare<Traits>(p, box, run.shares, sums, mine, thread);
     if (mine.first < mine.end) {
       FinishTile<Traits, true>(p, work, box, sums, run.shares, mine, thread);
-    } else if (work.remote && IsLastOfTile(p, run.tile, threadIdx.x / kWarpThreads, lane)) {
+    } else if (Traits::kRemote && IsLastOfTile(p, run.tile, threadIdx.x / kWarpThreads, lane)) {
       FinishTile<Traits, false>(p, work, box, sums, run.shares, {0, Pieces<Traits, false>::kCount}, thread);
     }
   }
@@ -346,16 +342,17 @@ __device__ inline void Consume(const DecodeParams& p, const WorkRange& work, uin
 
 // ---- The kernel -----------------------------------------------------------------------------------------------------
 
-__device__ inline void InitialiseShared(DecodeShared& shared, uint32_t w_stages, uint32_t x_stages, uint32_t readers,
-                                        uint32_t x_readers) {
-  for (uint32_t stage = 0; stage < w_stages; ++stage) {
+template <class Traits>
+__device__ inline void InitialiseShared(DecodeShared& shared) {
+  for (uint32_t stage = 0; stage < Traits::kWStages; ++stage) {
     cuda::ptx::mbarrier_init(&shared.w_full[stage], 1);
-    cuda::ptx::mbarrier_init(&shared.w_empty[stage], readers);
+    cuda::ptx::mbarrier_init(&shared.w_empty[stage], uint32_t{Traits::kConsumerWarps});
   }
-  for (uint32_t stage = 0; stage < x_stages; ++stage) {
+  for (uint32_t stage = 0; stage < Traits::kXStages; ++stage) {
     cuda::ptx::mbarrier_init(&shared.x_full[stage], 1);
-    cuda::ptx::mbarrier_init(&shared.x_empty[stage], x_readers);
+    cuda::ptx::mbarrier_init(&shared.x_empty[stage], uint32_t{Traits::kConsumerWarps * Traits::kCluster});
   }
+  InitialiseUnits(shared, Traits::kBoxWarps + 1);
   shared.words.Reset();
 }
 
@@ -370,6 +367,34 @@ __device__ inline void MeetCluster() {
   }
 }
 
+// What the warps of a CTA of one kind do. Of the remote kind, whose tiles are one box high, some may have nothing to
+// multiply.
+template <class Traits>
+__device__ inline void RunConsumer(const DecodeParams& p, const WorkRange& work, uint8_t* ring, DecodeShared& shared,
+                                   uint32_t warp) {
+  if (warp >= Traits::kConsumerWarps) return;
+  const uint32_t group = warp * kWarpThreads / kWarpgroupThreads;
+  Consume<Traits>(p, work, ring, shared, {group / Traits::kColumnGroups, group % Traits::kColumnGroups});
+}
+
+// `warp`: counted from W's producer's on. One lane of each.
+template <class Traits>
+__device__ inline void RunMover(const DecodeParams& p, const WorkRange& work, uint8_t* ring, DecodeShared& shared,
+                                uint32_t warp) {
+  if (warp == 0) {
+    WProducer<Traits> producer(p, work, ring, shared);
+    if constexpr (Traits::kRemote) {
+      producer.RunRemote();
+    } else {
+      producer.RunLocal();
+    }
+  } else if (warp == 1) {
+    XProducer<Traits>(p, work, ring + Traits::kWRingBytes, shared).Run();
+  } else if (Traits::kRemote && warp == 2) {
+    RunMeter(p, work, shared);
+  }
+}
+
 template <class Traits>
 __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_constant__ DecodeParams p) {
   // Phase 1: shared memory and the CTA's work.
@@ -381,42 +406,34 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
   const WorkRange work = DivideWork<Traits>(p);
 
   // Phase 2: barriers. A stage is full when its producer has said how many bytes come and they came, empty when every
-  // consumer warp that reads it has arrived. Remote tiles are one box high: only the first box's warps work on them.
-  const uint32_t readers = work.remote ? Traits::kBoxWarps : Traits::kConsumerWarps;
+  // consumer warp that reads it has arrived.
+  using Remote = RemoteTraits<Traits>;
   if (threadIdx.x == 0) {
-    const uint32_t w_stages = work.remote ? RemoteRing<Traits>::kWStages : Traits::kWStages;
-    InitialiseShared(shared, w_stages, Traits::kXStages, readers, work.remote ? readers : readers * Traits::kCluster);
-    InitialiseUnits(shared, Traits::kBoxWarps + 1);
+    if (work.remote) {
+      InitialiseShared<Remote>(shared);
+    } else {
+      InitialiseShared<Traits>(shared);
+    }
     cuda::ptx::fence_mbarrier_init(cuda::ptx::sem_release, cuda::ptx::scope_cluster);
   }
   MeetCluster<Traits>();
 
   // Phase 3: roles.
-  constexpr uint32_t kWWarp = Traits::kConsumerWarps;
-  constexpr uint32_t kXWarp = kWWarp + 1;
-  constexpr uint32_t kMeterWarp = kWWarp + 2;
-  if constexpr (Traits::kMovesRegisters) {
-    if (warp < kWWarp) {
-      ptx::TakeRegisters<kConsumerRegisters>();
-    } else {
-      ptx::GiveRegisters<kProducerRegisters>();
-    }
-  }
-  if (warp < kWWarp) {
-    if (warp >= readers) return;
-    const uint32_t group = warp * kWarpThreads / kWarpgroupThreads;
-    Consume<Traits>(p, work, ring, shared, {group / Traits::kColumnGroups, group % Traits::kColumnGroups});
-  } else if (lane == 0 && warp == kWWarp) {
-    WProducer<Traits> producer(p, work, ring, shared);
+  if (warp < Traits::kConsumerWarps) {
+    if constexpr (Traits::kMovesRegisters) ptx::TakeRegisters<kConsumerRegisters>();
     if (work.remote) {
-      producer.RunRemote();
+      RunConsumer<Remote>(p, work, ring, shared, warp);
     } else {
-      producer.RunLocal();
+      RunConsumer<Traits>(p, work, ring, shared, warp);
     }
-  } else if (lane == 0 && warp == kXWarp) {
-    XProducer<Traits>(p, work, ring + Traits::kWRingBytes, shared).Run();
-  } else if (lane == 0 && warp == kMeterWarp && work.remote) {
-    RunMeter(p, work, shared);
+  } else {
+    if constexpr (Traits::kMovesRegisters) ptx::GiveRegisters<kProducerRegisters>();
+    if (lane != 0) {
+    } else if (work.remote) {
+      RunMover<Remote>(p, work, ring, shared, warp - Traits::kConsumerWarps);
+    } else {
+      RunMover<Traits>(p, work, ring, shared, warp - Traits::kConsumerWarps);
+    }
   }
 
   // Phase 4: the others of a cluster may still load into this CTA and arrive at its barriers.
@@ -460,16 +477,17 @@ bool ForPlan(const GemmPlan& plan, bool f16, const Visitor& visit) {
     return true;
   };
   constexpr std::integral_constant<uint32_t, 1> kOne;
-  const auto narrow = [&](auto n) {
-    return try_one(n, kOne, kOne) || try_one(n, std::integral_constant<uint32_t, 2>(), kOne);
-  };
+  constexpr std::integral_constant<uint32_t, 2> kTwo;
+  constexpr std::integral_constant<uint32_t, kClusterCtas> kClustered;
+  const auto narrow = [&](auto n) { return try_one(n, kOne, kOne) || try_one(n, kTwo, kOne); };
   // Where x is much of what L2 moves.
   const auto wide = [&](auto n) {
     static_assert(n() >= kLeastClusteredTile);
-    return try_one(n, kOne, kOne) || try_one(n, kOne, std::integral_constant<uint32_t, kClusterCtas>());
+    return try_one(n, kOne, kOne) || try_one(n, kOne, kClustered);
   };
   return narrow(std::integral_constant<uint32_t, 8>()) || narrow(std::integral_constant<uint32_t, 16>()) ||
          narrow(std::integral_constant<uint32_t, 32>()) || narrow(std::integral_constant<uint32_t, 64>()) ||
+         try_one(std::integral_constant<uint32_t, 128>(), kTwo, kOne) ||
          wide(std::integral_constant<uint32_t, 128>()) || wide(std::integral_constant<uint32_t, 256>());
 }
 

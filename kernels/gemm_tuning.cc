@@ -72,11 +72,11 @@ absl::Status ParseKey(const Line& line, TuningKey& key) {
 
 absl::Status ParseChoice(const Line& line, uint32_t batch_tile, TuningChoice& choice) {
   const bool is_wide = batch_tile >= kLeastClusteredTile;
-  DAK_ASSIGN_OR_RETURN(const uint64_t boxes, line.Number(5, "row_boxes", 1, is_wide ? 1 : 2));
+  DAK_ASSIGN_OR_RETURN(const uint64_t boxes, line.Number(5, "row_boxes", 1, batch_tile <= kMostTwoBoxTile ? 2 : 1));
   DAK_ASSIGN_OR_RETURN(const uint64_t inflight, line.Number(6, "local_inflight_boxes", boxes, kMaxInflightBoxes));
   DAK_ASSIGN_OR_RETURN(const uint64_t promote, line.Number(7, "promote_local", 0, 1));
   DAK_ASSIGN_OR_RETURN(const uint64_t remote_ctas, line.Number(8, "remote_ctas", 0, kMaxRemoteCtas));
-  DAK_ASSIGN_OR_RETURN(const uint64_t cluster, line.Number(9, "cluster", 1, is_wide ? kClusterCtas : 1));
+  DAK_ASSIGN_OR_RETURN(const uint64_t cluster, line.Number(9, "cluster", 1, is_wide && boxes == 1 ? kClusterCtas : 1));
   if (cluster != 1 && cluster != kClusterCtas) {
     return InvalidField(line.Field("cluster"), absl::StrCat(cluster, " is unsupported"),
                         absl::StrCat("1 or ", kClusterCtas));
@@ -157,8 +157,8 @@ void GemmTuning::KeepOnly(absl::string_view device) {
 
 GemmPlan ApplyChoice(const TuningChoice& choice, uint64_t n, uint64_t k, uint64_t local_rows,
                      const DeviceTraits& device, const LinkTraits& link, GemmPlan plan) {
-  plan.row_boxes = plan.batch_tile < kLeastClusteredTile ? choice.row_boxes : 1;
-  plan.cluster = choice.cluster;
+  plan.row_boxes = plan.batch_tile <= kMostTwoBoxTile ? choice.row_boxes : 1;
+  plan.cluster = plan.row_boxes == 1 ? choice.cluster : 1;
   PlanCtas(n, k, local_rows, device, link, plan);
   plan.local_inflight_boxes = choice.local_inflight_boxes;
   plan.promote_local = choice.promote_local;

@@ -4,10 +4,10 @@
 //   element       bf16 or f16
 //   batch_tile    8, 16, 32, 64, 128 or 256: the smallest that holds the batch
 //   n, k, local_rows
-//   row_boxes     as in GemmPlan: 1, or below batch_tile 128 also 2
+//   row_boxes     as in GemmPlan: 1, or up to batch_tile 128 also 2
 //   local_inflight_boxes, promote_local (0 or 1)  as in GemmPlan
 //   remote_ctas   as in GemmPlan; 0: as many as the model says
-//   cluster       as in GemmPlan: 1, or from batch_tile 128 on also 4
+//   cluster       as in GemmPlan: 1, or from batch_tile 128 on, where row_boxes is 1, also 4
 //   device        the name that CUDA gives it
 // `#` starts a comment. `dak-bench gemm --tune --tuning FILE` measures and writes; GemmRunnerOptions::tuning_path
 // reads.

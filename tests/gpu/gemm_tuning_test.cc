@@ -51,11 +51,21 @@ class GemmTuningTest : public testing::Test {
 
 TEST_F(GemmTuningTest, EveryChoiceGivesRightNumbers) {
   uint64_t seed = 0;
-  for (const uint32_t batch : {3, 64, 200}) {
+  for (const uint32_t batch : {3, 64, 100, 200}) {
     for (const TuningChoice& choice :
          {TuningChoice{1, 1, false, 1}, {2, 2, true, 0}, {1, 64, true, 32}, {2, 7, false, 9}}) {
-      if (choice.row_boxes > 1 && batch > 64) continue;  // no such kernel
+      if (choice.row_boxes > 1 && batch > kMostTwoBoxTile) continue;  // no such kernel
       ExpectRight({batch, 1000, 2056, 700, ElementType::kBf16}, choice, ++seed);
+    }
+  }
+}
+
+// Tiles of two boxes, an even number of CTAs each: where there are two, they finish it in halves.
+TEST_F(GemmTuningTest, TwoCtasOfATileOfTwoBoxesGiveRightNumbers) {
+  uint64_t seed = 50;
+  for (const uint64_t n : {8192, 8192 - 70, 8192 + 64}) {
+    for (const uint64_t local_rows : {n, n - 64}) {
+      ExpectRight({128, n, 512, local_rows, ElementType::kF16}, {2, 6, true, 0}, ++seed);
     }
   }
 }

@@ -104,16 +104,22 @@ TEST(PlanGemmTest, LargeBatchesOfManyTilesRunInClusters) {
 
 TEST(PlanGemmTest, TilesAreHigherWhereThereAreAFewMoreThanSms) {
   const DeviceTraits device{.clustered_ctas = 120};
+  const auto plan_of = [&](uint32_t batch, uint64_t tiles) {
+    return PlanGemm(batch, tiles * kBoxRows, 8'192, tiles * kBoxRows, device, {});
+  };
   for (const uint64_t tiles : {133u, 160u, 263u}) {
-    EXPECT_EQ(PlanGemm(64, tiles * kBoxRows, 8'192, tiles * kBoxRows, device, {}).row_boxes, 2u) << tiles;
-    EXPECT_EQ(PlanGemm(128, tiles * kBoxRows, 8'192, tiles * kBoxRows, device, {}).cluster,
-              tiles < 200 ? kClusterCtas : 1u)
-        << tiles;
+    for (const uint32_t batch : {64u, 128u}) {
+      EXPECT_EQ(plan_of(batch, tiles).row_boxes, 2u) << batch << " " << tiles;
+      EXPECT_EQ(plan_of(batch, tiles).cluster, 1u) << batch << " " << tiles;
+    }
+    EXPECT_EQ(plan_of(256, tiles).row_boxes, 1u) << tiles;
+    EXPECT_EQ(plan_of(256, tiles).cluster, tiles < 200 ? kClusterCtas : 1u) << tiles;
   }
   for (const uint64_t tiles : {64u, 132u, 264u}) {
-    EXPECT_EQ(PlanGemm(64, tiles * kBoxRows, 8'192, tiles * kBoxRows, device, {}).row_boxes, 1u) << tiles;
+    for (const uint32_t batch : {64u, 128u}) EXPECT_EQ(plan_of(batch, tiles).row_boxes, 1u) << batch << " " << tiles;
   }
-  EXPECT_EQ(PlanGemm(128, 132 * kBoxRows, 8'192, 132 * kBoxRows, device, {}).cluster, 1u);
+  EXPECT_EQ(plan_of(128, 132).cluster, 1u);
+  EXPECT_EQ(plan_of(128, 264).cluster, kClusterCtas);
 }
 
 TEST(PlanGemmTest, ATileIsSharedWhereThatCostsLessThanItSaves) {

@@ -83,7 +83,8 @@ TEST(GemmTuningTest, RefusesBadLinesWithTheirNumber) {
   EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,1,33,1,d"), "line 2: remote_ctas");
   EXPECT_EQ(field("bf16,64,4096,14336,4000,2,8,1,5,1,"), "line 2: device");
   EXPECT_EQ(field("bf16,64,4096,14336,4000,1,8,1,5,4,d"), "line 2: cluster") << "too small a batch";
-  EXPECT_EQ(field("bf16,256,4096,14336,4000,2,8,1,5,4,d"), "line 2: row_boxes") << "too large a batch";
+  EXPECT_EQ(field("bf16,256,4096,14336,4000,2,8,1,5,1,d"), "line 2: row_boxes") << "too large a batch";
+  EXPECT_EQ(field("bf16,128,4096,14336,4000,2,8,1,5,4,d"), "line 2: cluster") << "of tiles of two boxes";
   EXPECT_EQ(field("bf16,256,4096,14336,4000,1,8,1,5,2,d"), "line 2: cluster");
   EXPECT_EQ(field("bf16,256,4096,14336,4000,1,8,1,5,3,d"), "line 2: cluster");
   EXPECT_EQ(field("bf16,256,4096,14336,4000,1,8,1,5,8,d"), "line 2: cluster");
@@ -169,6 +170,7 @@ TEST(ApplyChoiceTest, EveryChoiceIsAPlanThatCanRun) {
       ASSERT_LE(plan.remote_ctas, CutRemote(plan.batch_tile, n - local_rows, k).count);
     }
     ASSERT_GE(plan.local_inflight_boxes, plan.row_boxes);
+    ASSERT_LE(plan.row_boxes, plan.batch_tile <= kMostTwoBoxTile ? 2u : 1u);
     if (plan.cluster == 1) continue;
     ASSERT_GE(plan.batch_tile, kLeastClusteredTile);
     ASSERT_EQ(plan.row_boxes, 1u);
