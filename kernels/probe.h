@@ -35,6 +35,9 @@ struct ProbeGemm {
   // If above 0, every other GEMM has so many rows, all in HBM, as the operations of a pass follow others of other sizes
   // and with other kernels.
   uint64_t other_n = 0;
+  // If above 0, it is timed, for half as long, after the same has run for so long: until then a GPU's clock may be
+  // higher than what its power allows.
+  double steady_s = 0;
 };
 
 class Probe {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -29,6 +30,7 @@ constexpr uint64_t kBytesPerTiming = uint64_t{2} << 30;
 constexpr uint32_t kRemoteCtas = 4;
 constexpr uint32_t kMatrixIterations = 50'000;  // 30 ms: long enough for the clock to settle at what power allows
 constexpr uint64_t kGemmsPerTiming = 16;
+constexpr double kMostSteadyS = 10;
 
 template <auto kRelease>
 struct Releaser {
@@ -197,22 +199,39 @@ class CudaProbe final : public Probe {
     return values[kRepeats / 2];
   }
 
-  // Median seconds of what `enqueue` puts on the stream, after one that isn't counted.
+  // Mean seconds of `count` times in a row what `enqueue` puts on the stream.
+  absl::StatusOr<double> TimeRow(const std::function<cudaError_t()>& enqueue, uint64_t count) {
+    DAK_RETURN_IF_ERROR(FromCuda(cudaEventRecord(begin_.get(), stream_.get()), "cudaEventRecord"));
+    for (uint64_t i = 0; i < count; ++i) {
+      DAK_RETURN_IF_ERROR(FromCuda(enqueue(), "launching"));
+    }
+    DAK_RETURN_IF_ERROR(FromCuda(cudaEventRecord(end_.get(), stream_.get()), "cudaEventRecord"));
+    DAK_RETURN_IF_ERROR(FromCuda(cudaEventSynchronize(end_.get()), "cudaEventSynchronize"));
+    float milliseconds = 0;
+    DAK_RETURN_IF_ERROR(
+        FromCuda(cudaEventElapsedTime(&milliseconds, begin_.get(), end_.get()), "cudaEventElapsedTime"));
+    if (!(milliseconds > 0)) return absl::InternalError("the GPU's timer stands still");
+    return milliseconds * 1e-3 / static_cast<double>(count);
+  }
+
+  // Median seconds of it, after one that isn't counted.
   absl::StatusOr<double> Time(const std::function<cudaError_t()>& enqueue) {
     DAK_RETURN_IF_ERROR(FromCuda(enqueue(), "launching"));
     std::array<double, kRepeats> seconds{};
     for (double& one : seconds) {
-      DAK_RETURN_IF_ERROR(FromCuda(cudaEventRecord(begin_.get(), stream_.get()), "cudaEventRecord"));
-      DAK_RETURN_IF_ERROR(FromCuda(enqueue(), "launching"));
-      DAK_RETURN_IF_ERROR(FromCuda(cudaEventRecord(end_.get(), stream_.get()), "cudaEventRecord"));
-      DAK_RETURN_IF_ERROR(FromCuda(cudaEventSynchronize(end_.get()), "cudaEventSynchronize"));
-      float milliseconds = 0;
-      DAK_RETURN_IF_ERROR(
-          FromCuda(cudaEventElapsedTime(&milliseconds, begin_.get(), end_.get()), "cudaEventElapsedTime"));
-      if (!(milliseconds > 0)) return absl::InternalError("the GPU's timer stands still");
-      one = milliseconds * 1e-3;
+      DAK_ASSIGN_OR_RETURN(one, TimeRow(enqueue, 1));
     }
     return Median(seconds);
+  }
+
+  // The same under a load that lasts, as ProbeGemm::steady_s says.
+  absl::StatusOr<double> TimeSteady(const std::function<cudaError_t()>& enqueue, double steady_s) {
+    DAK_ASSIGN_OR_RETURN(const double first_s, Time(enqueue));
+    const auto half = static_cast<uint64_t>(std::ceil(0.5 * steady_s / first_s));
+    for (uint64_t i = 0; i < 2 * half; ++i) {
+      DAK_RETURN_IF_ERROR(FromCuda(enqueue(), "launching"));
+    }
+    return TimeRow(enqueue, half);
   }
 
   absl::StatusOr<GraphExec> CaptureGemms(const GemmShape& shape, const GemmShape& other);
@@ -360,9 +379,14 @@ absl::StatusOr<double> CudaProbe::GemmSeconds(const ProbeGemm& gemm) {
   if (gemm.other_n > 0) other.n = other.local_rows = gemm.other_n;
   DAK_RETURN_IF_ERROR(CheckGemm(shape));
   DAK_RETURN_IF_ERROR(CheckGemm(other));
+  if (!(gemm.steady_s >= 0 && gemm.steady_s <= kMostSteadyS)) {
+    return InvalidField("steady_s", absl::StrCat(gemm.steady_s, " is out of range"),
+                        absl::StrCat("0 to ", kMostSteadyS));
+  }
   reinterpret_cast<v1::LinkControl*>(control_.get())->window_bytes = gemm.window_bytes;
   DAK_ASSIGN_OR_RETURN(const GraphExec exec, CaptureGemms(shape, other));
-  DAK_ASSIGN_OR_RETURN(const double seconds, Time([&] { return cudaGraphLaunch(exec.get(), stream_.get()); }));
+  const auto replay = [&] { return cudaGraphLaunch(exec.get(), stream_.get()); };
+  DAK_ASSIGN_OR_RETURN(const double seconds, gemm.steady_s > 0 ? TimeSteady(replay, gemm.steady_s) : Time(replay));
   // The product of one run is no operand of the next, but x and y lie among what later ones read: there must be
   // numbers.
   DAK_RETURN_IF_ERROR(FromCuda(FillRandom(hbm_.get(), hbm_bytes_ / 2, false, 1, stream_.get()), "filling HBM"));

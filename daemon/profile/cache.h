@@ -19,7 +19,8 @@
 
 namespace dak::daemon {
 
-inline constexpr uint32_t kProfileFormat = 3;  // 1 had no links but the host's; in 2 no operation stood between others
+// 1 had no links but the host's, in 2 no operation stood between others, and in 3 no load lasted.
+inline constexpr uint32_t kProfileFormat = 4;
 
 // "<cache_dir>/profile-<uuid, or the name's letters and digits>.textproto".
 std::string ProfilePath(const std::string& cache_dir, const DeviceDescription& device);

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <memory>
 
 #include "allocator/base/error_detail.h"
@@ -53,6 +54,9 @@ TEST(ProbeTest, FiguresCanBeTrue) {
   remote.remote_rows = 1024;
   EXPECT_GT(probe->GemmSeconds(local).value_or(0), 4096.0 * 8192 / hbm);
   EXPECT_GT(probe->GemmSeconds(remote).value_or(0), 0.9 * 1024.0 * 8192 / link);
+  ProbeGemm lasting = local;
+  lasting.steady_s = 0.01;
+  EXPECT_GT(probe->GemmSeconds(lasting).value_or(0), 4096.0 * 8192 / hbm);
 }
 
 TEST(ProbeTest, OutOfBoundsIsRefusedAndHarmsNothing) {
@@ -66,6 +70,10 @@ TEST(ProbeTest, OutOfBoundsIsRefusedAndHarmsNothing) {
   EXPECT_EQ(probe->GemmSeconds(huge).status().code(), absl::StatusCode::kInvalidArgument);
   const ProbeGemm large_batch = {.batch = 1 << 20, .n = 4096, .k = 4096, .remote_rows = 0, .window_bytes = 0};
   EXPECT_EQ(probe->GemmSeconds(large_batch).status().code(), absl::StatusCode::kInvalidArgument);
+  for (const double steady_s : {-1.0, 11.0, std::nan("")}) {
+    const ProbeGemm forever = {.batch = 8, .n = 4096, .k = 4096, .window_bytes = 0, .steady_s = steady_s};
+    EXPECT_EQ(DetailOf(probe->GemmSeconds(forever).status()).field, "steady_s");
+  }
   EXPECT_TRUE(probe->HbmBytesPerS().ok());
 }
 

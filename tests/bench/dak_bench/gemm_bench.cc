@@ -24,7 +24,8 @@ constexpr uint64_t kAlignment = 256;
 // remote rows again on the host.
 class Rotation {
  public:
-  Rotation(Context& context, const Operation& shape) : context_(context), operation_(shape) {
+  Rotation(Context& context, const Operation& shape, double steady_s)
+      : context_(context), operation_(shape), steady_s_(steady_s) {
     const uint64_t whole = Align(shape.bytes());
     const uint64_t remote = Align(shape.remote_bytes());
     uint64_t copies = std::max<uint64_t>(2, (kRotatedBytes + whole - 1) / whole);
@@ -64,7 +65,7 @@ class Rotation {
     return error;
   }
 
-  // Seconds of one operation, when many follow each other.
+  // Seconds of one operation, when many follow each other; with steady_s, when they have for so long.
   template <class Run>
   double Time(double limit_s, Run run) const {
     const auto launches = std::max<size_t>(copies_.size(), static_cast<size_t>(kGraphSeconds / limit_s) + 1);
@@ -73,7 +74,7 @@ class Rotation {
         [&] {
           for (size_t i = 0; i < launches; ++i) run((*this)[i]);
         },
-        11, 2);
+        11, 2, steady_s_);
     return seconds / static_cast<double>(launches);
   }
 
@@ -81,6 +82,7 @@ class Rotation {
   static uint64_t Align(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
   Context& context_;
   Operation operation_;
+  double steady_s_;
   std::vector<Operation> copies_;
 };
 
@@ -114,7 +116,7 @@ std::optional<kernels::TuningChoice> Tune(Context& context, const Rotation& rota
     best = choice;
   };
   for (const uint32_t boxes : {1u, 2u}) {
-    if (boxes > 1 && model.batch_tile >= kernels::kLeastClusteredTile) continue;
+    if (boxes > 1 && model.batch_tile > kernels::kMostTwoBoxTile) continue;
     for (const bool promote : {false, true}) {
       for (const uint32_t inflight : {4u, 6u, 8u, 12u, 32u}) {
         const bool same_tile = boxes == model.row_boxes && promote == model.promote_local;
@@ -198,7 +200,7 @@ void RunGemm(Context& context, const Options& options) {
       for (const double ratio : options.ratios) {
         Operation operation{.batch = batch, .n = shape.n, .k = shape.k, .f16 = context.f16};
         operation.local_rows = shape.n - RemoteRows(shape.n, ratio, options.exact_rows);
-        const Rotation rotation(context, operation);
+        const Rotation rotation(context, operation, options.steady ? kSteadyS : 0);
         if (operation.remote_bytes() > 0) context.RefreshLink();
         const double limit_s =
             context.Limit(operation.local_bytes(), operation.remote_bytes(), 2.0 * batch * shape.n * shape.k);

@@ -14,7 +14,7 @@ constexpr char kUsage[] =
     "usage: dak-bench gemm|attention|link|mix|pass|predict|greedy|launch|control|prefill|multicast [--json FILE]\n"
     "                 [--batches 1,8,64] [--ratios 0,0.1,1] [--window BYTES]\n"
     "                 [--model llama8b|llama70b|opt6.7b|opt30b|all] [--f16] [--tune] [--tuning FILE] [--no-peers]\n"
-    "                 [--exact-rows] [--handover 0..2]; values also as --flag=VALUE\n"
+    "                 [--exact-rows] [--steady] [--handover 0..2]; values also as --flag=VALUE\n"
     "gemm: one operation at a time; --tune also times the choices that the model didn't make, and with --tuning\n"
     "      stores those that are better; --tuning alone uses what is stored\n"
     "attention: decode over paged KV, [--contexts 4096,65536] [--page 16|64] [--peer FILE of attention_peer.py]; a "
@@ -23,6 +23,7 @@ constexpr char kUsage[] =
     "link: the kernel's remote reads by window\n"
     "mix:  local and remote rows at once, by window, and with none\n"
     "gemm, pass: splits are at whole tiles of 64 rows, as dakd makes them; --exact-rows splits at any row\n"
+    "      --steady: after the same has run for 0.1 s, when the clock is what power allows; else after a rest\n"
     "      --handover: 0, a launch reads when the one before it has ended, and lets the next start late; 1, it reads "
     "what\n"
     "      that one gives up of the window; 2, and lets the next start early\n"
@@ -99,6 +100,7 @@ const std::map<std::string, Flag>& Flags() {
       {"--f16", {nullptr, [](Options* o, const std::string&) { return o->f16 = true; }}},
       {"--tune", {nullptr, [](Options* o, const std::string&) { return o->tune = true; }}},
       {"--exact-rows", {nullptr, [](Options* o, const std::string&) { return o->exact_rows = true; }}},
+      {"--steady", {nullptr, [](Options* o, const std::string&) { return o->steady = true; }}},
       {"--no-peers", {nullptr, [](Options* o, const std::string&) { return !(o->peers = false); }}}};
   return *flags;
 }

@@ -23,6 +23,7 @@ struct Options {
   bool f16 = false;
   bool tune = false;
   bool exact_rows = false;  // splits at any row, not at whole tiles
+  bool steady = false;      // gemm and pass: under a load that lasts
   // gemm, pass: of the ways in which a launch overlaps the one before it, the first so many; kPlannedHandover: the
   // plan's
   uint32_t handover = kPlannedHandover;

@@ -84,13 +84,13 @@ Sums Sum(const Context& context, const Pass& pass) {
   return sums;
 }
 
-double TimeDak(Context& context, const Pass& pass) {
+double TimeDak(Context& context, const Pass& pass, double steady_s) {
   const auto enqueue = [&] {
     for (int i = 0; i < kPassesPerGraph; ++i) {
       for (const Operation& op : pass.operations) context.dak.Launch(op, context.stream);
     }
   };
-  return TimeGraph(context.stream, enqueue, 7, 1) / kPassesPerGraph;
+  return TimeGraph(context.stream, enqueue, 7, 1, steady_s) / kPassesPerGraph;
 }
 
 }  // namespace
@@ -100,6 +100,7 @@ void RunPass(Context& context, const Options& options) {
               &context.report);
   context.dak.SetWindow(static_cast<uint64_t>(options.window_bytes));
   context.dak.SetHandover(options.handover);
+  const double steady_s = options.steady ? kSteadyS : 0;
   for (const uint64_t batch : options.batches) {
     for (const double over : options.ratios) {
       Pass pass = MakePass(context, batch);
@@ -109,7 +110,7 @@ void RunPass(Context& context, const Options& options) {
       context.RefreshLink();
       const Sums sums = Sum(context, pass);
       if (sums.local_bytes > budget) Fail("pass", "the split is larger than the budget");
-      const double dak_s = TimeDak(context, pass);
+      const double dak_s = TimeDak(context, pass, steady_s);
       const auto add = [&](const char* who, double seconds, double share, double buffer_bytes) {
         table.Add(Table::Row()
                       .Number("batch", batch)
@@ -128,7 +129,7 @@ void RunPass(Context& context, const Options& options) {
       double best = kNan;
       for (const Peer peer : {Peer::kPrefetchLayers, Peer::kPrefetchOperations, Peer::kPrefetchFewest, Peer::kCopyOnUse,
                               Peer::kZeroCopy}) {
-        const PeerResult result = MeasurePeer(context, pass, peer, budget);
+        const PeerResult result = MeasurePeer(context, pass, peer, budget, steady_s);
         add(over > 0 ? PeerName(peer) : "cublas", result.seconds, result.offloaded_share, result.buffer_bytes);
         if (!(best < result.seconds)) best = result.seconds;
         if (over == 0) break;  // all of them are plain cuBLAS then

@@ -208,7 +208,7 @@ const char* PeerName(Peer peer) {
   return "";
 }
 
-PeerResult MeasurePeer(Context& context, const Pass& pass, Peer peer, uint64_t budget_bytes) {
+PeerResult MeasurePeer(Context& context, const Pass& pass, Peer peer, uint64_t budget_bytes, double steady_s) {
   constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
   std::vector<Unit> units = UnitsOf(pass, peer == Peer::kPrefetchLayers);
   const uint64_t buffers = peer == Peer::kZeroCopy ? 0 : peer == Peer::kCopyOnUse ? 1 : kBuffers;
@@ -235,7 +235,7 @@ PeerResult MeasurePeer(Context& context, const Pass& pass, Peer peer, uint64_t b
           }
         }
       },
-      offloaded > kManyBytes ? 3 : 5, 1);
+      offloaded > kManyBytes ? 3 : 5, 1, steady_s);
   return {seconds / kPassesPerGraph, static_cast<double>(offloaded) / static_cast<double>(pass.bytes()),
           static_cast<double>(buffers * buffer_bytes)};
 }

@@ -30,7 +30,7 @@ struct PeerResult {
 };
 
 // Median time of a pass in steady state. `budget_bytes` of HBM hold resident weights and the peer's buffers.
-PeerResult MeasurePeer(Context& context, const Pass& pass, Peer peer, uint64_t budget_bytes);
+PeerResult MeasurePeer(Context& context, const Pass& pass, Peer peer, uint64_t budget_bytes, double steady_s);
 
 }  // namespace dak::bench
 

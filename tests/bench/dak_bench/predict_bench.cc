@@ -189,7 +189,7 @@ double MeasuredSeconds(Context& context, RunnerGemm& gemm, const std::vector<Ope
       for (const Operation& operation : pass) gemm.Launch(operation, context.stream);
     }
   };
-  return TimeGraph(context.stream, enqueue, expected_s < 0.02 ? 7 : 3, 1) / passes;
+  return TimeGraph(context.stream, enqueue, expected_s < 0.02 ? 7 : 3, 1, kSteadyS) / passes;
 }
 
 double SecondsSince(std::chrono::steady_clock::time_point begin) {

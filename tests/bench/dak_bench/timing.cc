@@ -1,13 +1,18 @@
 #include "tests/bench/dak_bench/timing.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "tests/bench/dak_bench/check.h"
 
 namespace dak::bench {
 namespace {
+
+constexpr auto kRest = std::chrono::milliseconds(30);
 
 class Stopwatch {
  public:
@@ -71,10 +76,16 @@ double TimeEvents(cudaStream_t stream, const std::function<void()>& enqueue, int
   return Median(seconds);
 }
 
-double TimeGraph(cudaStream_t stream, const std::function<void()>& enqueue, int repeats, int warmups) {
+double TimeGraph(cudaStream_t stream, const std::function<void()>& enqueue, int repeats, int warmups, double steady_s) {
   const Graph graph(stream, enqueue);
-  return TimeEvents(
-      stream, [&] { graph.Replay(); }, repeats, warmups);
+  const auto replay = [&] { graph.Replay(); };
+  if (steady_s > 0) {
+    warmups += static_cast<int>(std::ceil(steady_s / Stopwatch(stream).Seconds(replay)));
+  } else {
+    DAK_CUDA(cudaStreamSynchronize(stream));
+    std::this_thread::sleep_for(kRest);  // tidy: sleep, because a GPU cools down by time alone
+  }
+  return TimeEvents(stream, replay, repeats, warmups);
 }
 
 std::vector<double> TimeGraphsInTurn(cudaStream_t stream, const std::vector<std::function<void()>>& works,

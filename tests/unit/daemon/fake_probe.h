@@ -9,7 +9,6 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "allocator/base/status_macros.h"
 #include "kernels/probe.h"
 
 namespace dak::daemon {
@@ -24,6 +23,8 @@ struct FakeMachine {
   double flops_per_s = 800e12;
   uint64_t cliff_bytes = uint64_t{3} << 19;  // 1.5 MiB: the last step at which HBM keeps its rate
   double switch_s = 0;                       // an operation takes so much longer between others of another size
+  double hot = 1;                            // so many times as long under a load that lasts, from hot_batch on
+  uint32_t hot_batch = 128;
   double operation_s = 2e-6;
   double remote_s = 5e-6;
   uint32_t most_batch = 256;
@@ -60,25 +61,24 @@ class FakeProbe final : public kernels::Probe {
   absl::StatusOr<double> GemmSeconds(const kernels::ProbeGemm& gemm) override {
     if (gemm.batch > machine_.most_batch) return absl::InvalidArgumentError("batch");
     if (gemm.other_n > 0) {
-      kernels::ProbeGemm one = gemm;
-      one.other_n = 0;
-      kernels::ProbeGemm other = one;
-      other.n = gemm.other_n;
-      other.remote_rows = 0;
-      DAK_ASSIGN_OR_RETURN(const double one_s, GemmSeconds(one));
-      DAK_ASSIGN_OR_RETURN(const double other_s, GemmSeconds(other));
-      return (one_s + other_s) / 2 + machine_.switch_s;
+      const double in_turn_s = (Seconds(gemm, gemm.n) + Seconds(gemm, gemm.other_n)) / 2 + machine_.switch_s;
+      if (gemm.steady_s == 0) return Answer("GemmSeconds", in_turn_s);
+      return Answer("SteadyGemmSeconds", gemm.batch >= machine_.hot_batch ? machine_.hot * in_turn_s : in_turn_s);
     }
-    const double local_bytes = static_cast<double>((gemm.n - gemm.remote_rows) * gemm.k * 2);
-    const double flops = static_cast<double>(2 * gemm.batch * gemm.n * gemm.k);
-    double seconds = std::max(local_bytes / (0.9 * machine_.hbm_bytes_per_s), flops / (0.95 * machine_.flops_per_s));
-    if (gemm.remote_rows == 0) return Answer("GemmSeconds", machine_.operation_s + seconds);
-    const double remote_bytes = static_cast<double>(gemm.remote_rows * gemm.k * 2);
-    seconds = std::max(seconds, machine_.remote_s + remote_bytes / (0.8 * machine_.link_bytes_per_s));
-    return Answer("RemoteGemmSeconds", machine_.operation_s + seconds);
+    return Answer(gemm.remote_rows == 0 ? "GemmSeconds" : "RemoteGemmSeconds", Seconds(gemm, gemm.n));
   }
 
  private:
+  double Seconds(const kernels::ProbeGemm& gemm, uint64_t n) const {
+    const double local_bytes = static_cast<double>((n - gemm.remote_rows) * gemm.k * 2);
+    const double flops = static_cast<double>(2 * gemm.batch * n * gemm.k);
+    double seconds = std::max(local_bytes / (0.9 * machine_.hbm_bytes_per_s), flops / (0.95 * machine_.flops_per_s));
+    if (gemm.remote_rows > 0) {
+      const double remote_bytes = static_cast<double>(gemm.remote_rows * gemm.k * 2);
+      seconds = std::max(seconds, machine_.remote_s + remote_bytes / (0.8 * machine_.link_bytes_per_s));
+    }
+    return machine_.operation_s + seconds;
+  }
   absl::StatusOr<double> Answer(const std::string& method, double value) {
     ++machine_.calls;
     machine_.now_s += machine_.seconds_a_call;

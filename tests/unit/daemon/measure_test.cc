@@ -87,6 +87,40 @@ TEST_F(MeasureTest, RatesByBatchAreWhatTheKernelsReach) {
   }
 }
 
+// The side that bounds has it, and what a pass of both sizes takes under load is what the model says.
+TEST_F(MeasureTest, ALoadThatLastsIsInTheRatesOfLargeBatches) {
+  machine_.most_batch = 512;
+  const auto cold = Measure();
+  ASSERT_TRUE(cold.ok());
+  machine_.hot = 1.12;
+  const auto hot = Measure();
+  ASSERT_TRUE(hot.ok());
+  ASSERT_EQ(hot->profile.batch_rates.size(), cold->profile.batch_rates.size());
+  FakeProbe probe(&machine_);
+  for (size_t i = 0; i < hot->profile.batch_rates.size(); ++i) {
+    const planner::BatchRate& rate = hot->profile.batch_rates[i];
+    EXPECT_DOUBLE_EQ(rate.operation_s, cold->profile.batch_rates[i].operation_s) << rate.batch;
+    EXPECT_DOUBLE_EQ(rate.link_bytes_per_s, cold->profile.batch_rates[i].link_bytes_per_s) << rate.batch;
+    EXPECT_DOUBLE_EQ(rate.remote_s, cold->profile.batch_rates[i].remote_s) << rate.batch;
+    double predicted_s = 0;
+    for (const double rows : {4096.0, 28'672.0}) {
+      planner::Operation operation;
+      operation.bytes = static_cast<uint64_t>(4096 * rows * 2);
+      operation.flops = 2.0 * static_cast<double>(rate.batch) * 4096 * rows;
+      operation.batch = rate.batch;
+      predicted_s += planner::OperationSeconds(hot->profile, operation, {0}) / 2;
+    }
+    const auto batch = static_cast<uint32_t>(rate.batch);
+    const double steady_s =
+        *probe.GemmSeconds({.batch = batch, .n = 4096, .k = 4096, .other_n = 28'672, .steady_s = 0.1});
+    EXPECT_NEAR(predicted_s / steady_s, 1, 1e-9) << rate.batch;
+  }
+  machine_.hot = 0.9;  // nothing gets faster by it
+  const auto lucky = Measure();
+  ASSERT_TRUE(lucky.ok());
+  EXPECT_DOUBLE_EQ(lucky->profile.batch_rates.back().flops_per_s, cold->profile.batch_rates.back().flops_per_s);
+}
+
 TEST_F(MeasureTest, ModelGivesTheMeasuredTimesBack) {
   const auto measured = Measure();
   ASSERT_TRUE(measured.ok());
@@ -158,6 +192,17 @@ TEST_F(MeasureTest, FailureOfWhatCanBeDoneWithoutIsLeftOut) {
   ASSERT_TRUE(measured.ok());
   EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("no remote GEMM")));
   EXPECT_THAT(measured->profile.batch_rates, IsEmpty());
+  machine_.faults = {{"SteadyGemmSeconds", absl::InternalError("no lasting GEMM")}};
+  measured = Measure();
+  ASSERT_TRUE(measured.ok());
+  EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("no lasting GEMM")));
+  EXPECT_NEAR(measured->profile.batch_rates.back().hbm_bytes_per_s, 0.9 * 3e12, 1e6) << "as without load";
+  machine_.faults.clear();
+  machine_.lies = {{"SteadyGemmSeconds", 1e-3}};
+  measured = Measure();
+  ASSERT_TRUE(measured.ok());
+  EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("GEMM of batch 128: more than 1.5 times as long")));
+  machine_.lies.clear();
   machine_.faults.clear();
   machine_.most_batch = 0;
   measured = Measure();
@@ -175,7 +220,7 @@ TEST_F(MeasureTest, FailureOfWhatCanBeDoneWithoutIsLeftOut) {
 }
 
 TEST_F(MeasureTest, StopsWhenTheTimeIsUp) {
-  machine_.seconds_a_call = 0.2;  // 17 calls for what is needed, 28 for the batches
+  machine_.seconds_a_call = 0.2;  // 17 calls for what is needed, 28 for the batches, and more for a load that lasts
   auto measured = Measure();
   ASSERT_TRUE(measured.ok()) << measured.status();
   EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("rates by batch: not measured within 4 s"),
