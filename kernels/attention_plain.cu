@@ -170,8 +170,7 @@ __global__ __launch_bounds__(kPlainThreads) void PlainAttention(const __grid_con
     if (work.kind == kRemote) {
       RunMeter(p.attention, work, shared.attention);
     } else if (blockIdx.x == 0) {
-      atomicAdd(Word(&p.attention.workspace.link->passes), 1ull);  // no remote part: only the count of operations
-      if (p.attention.report != nullptr) Publish(p.attention);
+      CountLocalLaunch(p.attention);
     }
   }
 }

@@ -167,9 +167,8 @@ __global__ __launch_bounds__(kAttentionThreads, 1) void DecodeAttention(const __
     if (work.kind == kRemote) {
       RunMeter(p, work, shared);
     } else if (blockIdx.x == 0) {
-      ptx::WaitForPreviousGrid();                        // which publishes before this one
-      atomicAdd(Word(&p.workspace.link->passes), 1ull);  // no remote part: only the count of operations
-      if (p.report != nullptr) Publish(p);
+      ptx::WaitForPreviousGrid();
+      CountLocalLaunch(p);
     }
   }
 }

@@ -41,6 +41,7 @@ struct DecodeParams {
   uint32_t remote_ctas;
   uint32_t local_ctas;
   uint32_t local_inflight_stages;
+  bool whole_tiles;
   bool halves;
   bool early_link;
   bool early_release;
@@ -146,12 +147,12 @@ struct Cursor {
   uint32_t until_wrap;
 };
 
-// What a CTA works on. A local one: chunks [begin, end) of the part, k_chunks of them a tile, a contiguous range. The
-// chunks of the last tile come first if another CTA finishes it: then that one needn't wait for them at its own end. A
-// remote one draws units (decode_units.cuh). A cluster of local CTAs is one worker, whose tiles are as many times
-// higher.
-// NOTE: chunks are counted in 32 bits (LaunchDecodeGemm checks that they can be). A division of 64-bit numbers takes as
-// long as a read of L2, and these stand between the launch before and the first product.
+// What a CTA works on. A local one: chunks [begin, end) of the part, k_chunks of them a tile, a contiguous range; of
+// whole tiles, or wherever it begins and ends. The chunks of the last tile come first if another CTA finishes it: then
+// that one needn't wait for them at its own end. A remote one draws units (decode_units.cuh). A cluster of local CTAs
+// is one worker, whose tiles are as many times higher. NOTE: chunks are counted in 32 bits (LaunchDecodeGemm checks
+// that they can be). A division of 64-bit numbers takes as long as a read of L2, and these stand between the launch
+// before and the first product.
 struct WorkRange {
   bool remote;
   uint32_t worker;  // this CTA's or cluster's number among its kind's
@@ -161,7 +162,8 @@ struct WorkRange {
   uint32_t tile_rows;
   uint32_t row_offset;  // in a tile, of this CTA's rows
   uint32_t k_chunks;
-  uint32_t each;         // chunks that every worker has at least...
+  uint32_t grain;        // chunks that aren't parted: k_chunks or 1
+  uint32_t each;         // grains that every worker has at least...
   uint32_t more;         // ...and that so many of the first have one more than
   uint64_t part_rows;    // rows of the part
   uint64_t part_offset;  // of the part in W
@@ -169,7 +171,8 @@ struct WorkRange {
   uint32_t end;
 
   __device__ uint32_t Count() const { return end - begin; }
-  __device__ uint32_t BeginOf(uint32_t i) const { return each * i + min(i, more); }
+  __device__ uint32_t BeginOf(uint32_t i) const { return (each * i + min(i, more)) * grain; }
+  // Where grains are chunks.
   __device__ uint32_t OwnerOf(uint32_t chunk) const {
     const uint32_t longer = (each + 1) * more;
     return chunk < longer ? chunk / (each + 1) : more + (chunk - longer) / each;
@@ -220,8 +223,11 @@ __device__ inline WorkRange DivideWork(const DecodeParams& p) {
   work.part_rows = work.remote ? p.n - p.local_rows : p.local_rows;
   work.part_offset = work.remote ? p.local_rows : 0;
   const uint32_t tiles = static_cast<uint32_t>((work.part_rows + work.tile_rows - 1) / work.tile_rows);
-  work.each = tiles * p.k_chunks / work.workers;
-  work.more = tiles * p.k_chunks % work.workers;
+  const bool whole = !work.remote && p.whole_tiles;
+  work.grain = whole ? p.k_chunks : 1;
+  const uint32_t grains = whole ? tiles : tiles * p.k_chunks;
+  work.each = grains / work.workers;
+  work.more = grains % work.workers;
   work.begin = work.BeginOf(work.worker);
   work.end = work.BeginOf(work.worker + 1);
   return work;

@@ -240,9 +240,8 @@ __global__ __launch_bounds__(kPlainThreads) void PlainGemm(const __grid_constant
   } else if (threadIdx.x == kWorkers) {
     if (work.remote) {
       RunMeter(p.decode, work, shared.meter);
-    } else if (blockIdx.x == 0) {  // no remote part: only the count of operations
-      atomicAdd(Word(&p.decode.workspace.link->passes), 1ull);
-      if (p.decode.report != nullptr) Publish(p.decode);
+    } else if (blockIdx.x == 0) {
+      CountLocalLaunch(p.decode);
     }
   }
 }

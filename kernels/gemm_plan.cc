@@ -33,26 +33,72 @@ constexpr uint32_t kLocalInflightBoxesMiddle = 6;
 constexpr uint32_t kLocalInflightBoxesWide = 12;
 // Few CTAs less don't slow a stream of HBM.
 constexpr double kLeastEvenShare = 0.94;
+// CTAs with whole tiles are at the same columns at the same time. Where tiles are parted they aren't, and get slower:
+// then L2 reads x for each of them, and HBM gives a stream at batch 1 a fifth less, too, where k is large. So whole
+// tiles are worth it even where many SMs have nothing to do. NOTE: 10,240 x 8192 on an H100, 160 tiles: with 80 CTAs 59
+// us at batch 16 and 89 at 256, with 132 CTAs 65 and 103. 28,672 x 4096 at batch 256: with 112 CTAs 104 us, with 132
+// 125, in clusters 115.
+constexpr double kLeastWholeShare = 0.6;
+// Where tiles are fewer than CTAs, this matters less but for a large x, or where two boxes read it.
+constexpr double kPartedCost256 = 1.25;
+constexpr double kPartedCostTwoBoxes = 1.2;  // at batch 128
 // What sharing a tile costs at its end, in chunks, for each column of the batch tile.
 // NOTE: on an H100, 6144 x 4096 at batch 256 took 25.8 us with a CTA for each of 96 tiles, 32.2 us with 132 CTAs.
 constexpr double kSharingChunksPerColumn = 1.0 / 12;
-constexpr double kMostTilesInClusters = 1.5;  // for each SM, where they aren't at least two
+// What tiles of two boxes may give up of the SMs that work, of those of one box.
+constexpr double kLeastTwoBoxShare = 0.85;
+
+// As many workers as can have equally much: whole tiles, or where tiles are fewer, each the same number of workers.
+uint64_t EvenWorkers(uint64_t tiles, uint64_t workers) {
+  return tiles > workers ? DivideUp(tiles, DivideUp(tiles, workers)) : workers / tiles * tiles;
+}
+
+// The share of `workers`' time that is used then.
+double EvenShare(uint64_t tiles, uint64_t workers) {
+  const uint64_t all = DivideUp(tiles, workers) * workers;
+  return static_cast<double>(tiles > workers ? tiles : EvenWorkers(tiles, workers)) / static_cast<double>(all);
+}
 
 // A tile of two boxes halves the reads of x, and its barriers; one of one box has smaller shares to add up where CTAs
-// share tiles. So two where x is nothing, or where tiles of one box are a few more than SMs, which loses the most.
-// Where x is much, and there are so many tiles that the SMs which have no place in a cluster aren't missed, clusters
-// read it. NOTE: 10,240 x 8192 on an H100, 160 tiles of one box: 71.6 us at batch 64 and 60.5 with two; 77.0 at batch
-// 128, 73 in clusters and 63.6 with two. At batch 256, where two boxes' sums leave the consumers too few registers for
-// shares, 103 us, 94 in clusters, and 88 with two.
+// share tiles. So two where x is nothing, or where even so there is a tile for nearly every other SM, unless that
+// leaves more SMs with nothing to do. Where tiles can't be left whole and x is much, clusters read it. NOTE: 10,240 x
+// 8192 on an H100, 160 tiles of one box, parted: 69.9 us at batch 64 and 60.3 with two; 76.5 at batch 128, 73.7 in
+// clusters and 63.4 with two. At batch 256 two boxes' sums leave the consumers too few registers for shares.
 void ChooseTile(uint32_t batch, uint64_t local_rows, const DeviceTraits& device, GemmPlan& plan) {
   plan.batch_tile = 8;
   while (plan.batch_tile < batch) plan.batch_tile *= 2;
-  const double tiles_each = static_cast<double>(local_rows) / kBoxRows / device.multiprocessors;
-  const bool few_more = tiles_each > 1 && tiles_each < 2;
   plan.promote_local = plan.batch_tile <= 128;
-  plan.row_boxes = plan.batch_tile <= 16 || (few_more && plan.batch_tile <= kMostTwoBoxTile) ? 2 : 1;
-  const bool many = tiles_each >= 2 || (few_more && tiles_each <= kMostTilesInClusters);
-  plan.cluster = plan.batch_tile >= kLeastClusteredTile && plan.row_boxes == 1 && many ? kClusterCtas : 1;
+  plan.row_boxes = plan.batch_tile <= 16 ? 2 : 1;
+  plan.cluster = 1;
+  if (local_rows == 0) return;
+  const uint64_t tiles = DivideUp(local_rows, kBoxRows);
+  const double one = EvenShare(tiles, device.multiprocessors);
+  const double two = EvenShare(DivideUp(tiles, 2), device.multiprocessors);
+  const bool many = tiles > device.multiprocessors;
+  if (plan.batch_tile <= kMostTwoBoxTile) {
+    const bool wanted = plan.batch_tile <= 16 || many;
+    plan.row_boxes = wanted && two >= kLeastTwoBoxShare * one ? 2 : 1;
+  }
+  if (plan.batch_tile >= kLeastClusteredTile && plan.row_boxes == 1 && many && one < kLeastWholeShare) {
+    plan.cluster = kClusterCtas;
+  }
+}
+
+double PartedCost(const GemmPlan& plan) {
+  if (plan.cluster > 1) return 1;
+  if (plan.batch_tile > kMostTwoBoxTile) return kPartedCost256;
+  return plan.batch_tile == kMostTwoBoxTile && plan.row_boxes > 1 ? kPartedCostTwoBoxes : 1;
+}
+
+// Whether workers should have equally much, of whole tiles or with a tile for the same number of them each.
+bool IsEvenBetter(uint64_t even, uint64_t workers, uint64_t tiles, uint64_t chunks, const GemmPlan& plan) {
+  if (even == 0) return false;
+  const double share = static_cast<double>(even) / static_cast<double>(workers);
+  if (tiles > workers && plan.cluster == 1) return EvenShare(tiles, workers) >= kLeastWholeShare;
+  if (tiles > workers) return tiles % even == 0 && share >= kLeastEvenShare;
+  const auto chunks_each = [&](uint64_t count) { return static_cast<double>(chunks) / static_cast<double>(count); };
+  const double parted = PartedCost(plan) * chunks_each(workers) + plan.batch_tile * kSharingChunksPerColumn;
+  return share >= kLeastEvenShare || chunks_each(even) <= parted;
 }
 
 uint32_t InflightBoxesAlone(uint32_t batch_tile) {
@@ -102,6 +148,7 @@ void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& d
               GemmPlan& plan) {
   plan.remote_ctas = 0;
   plan.local_ctas = 0;
+  plan.whole_tiles = false;
   plan.halves = false;
   plan.local_inflight_boxes = local_rows < n ? kLocalInflightBoxesMixed : InflightBoxesAlone(plan.batch_tile);
   const uint64_t remote_rows = n - local_rows;
@@ -129,15 +176,11 @@ void PlanCtas(uint64_t n, uint64_t k, uint64_t local_rows, const DeviceTraits& d
     const uint64_t chunks = LocalChunks(local_rows, k, plan);
     const uint32_t room = (std::max(plan.remote_ctas + plan.cluster, all) - plan.remote_ctas) / plan.cluster;
     const uint64_t workers = std::min<uint64_t>(room, std::max<uint64_t>(1, chunks / kLeastChunksPerCta));
-    // With the same number of workers for every tile fewer shares have to be added up, if that uses nearly all of them,
-    // or if each has less to do more than the shares would cost.
-    const uint64_t tiles = DivideUp(local_rows, uint64_t{plan.row_boxes} * plan.cluster * kBoxRows);
-    const uint64_t even = workers / tiles * tiles;
-    const auto chunks_each = [&](uint64_t count) { return static_cast<double>(chunks) / static_cast<double>(count); };
-    const bool is_even =
-        static_cast<double>(even) >= kLeastEvenShare * static_cast<double>(workers) ||
-        (even > 0 && chunks_each(even) <= chunks_each(workers) + plan.batch_tile * kSharingChunksPerColumn);
+    const uint64_t tiles = LocalTiles(local_rows, plan);
+    const uint64_t even = EvenWorkers(tiles, workers);
+    const bool is_even = IsEvenBetter(even, workers, tiles, chunks, plan);
     plan.local_ctas = plan.cluster * static_cast<uint32_t>(is_even ? even : workers);
+    plan.whole_tiles = is_even && even <= tiles;
     plan.halves = CanHalve(local_rows, k, plan);
   }
 }

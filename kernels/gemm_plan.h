@@ -62,6 +62,9 @@ struct GemmPlan {
   // That a remote tile is cut in, at most; 0: as many as balance CTAs, and no more than CutRemote allows the batch
   // tile: whoever comes last of a tile's units adds the shares of all, which takes the longer the larger the batch.
   uint32_t most_units = 0;
+  // Whether local CTAs' ranges are of whole tiles, of which there are at least as many then. CTAs that are at the same
+  // columns at the same time share what L2 reads of x for them, and nobody has shares to add.
+  bool whole_tiles = false;
   // Whether every local tile is two CTAs', half of its chunks and, at the end, half of its columns each. They are
   // launched as a cluster, so that they can wait for each other. Only with `cluster` 1, local_ctas twice as many as
   // tiles, an even number of chunks a tile, and an even number of remote CTAs.
@@ -107,9 +110,12 @@ constexpr bool CanHalve(uint64_t local_rows, uint64_t k, const GemmPlan& plan) {
          DivideUp(k, kChunkColumns) % 2 == 0 && plan.remote_ctas % 2 == 0;
 }
 
-// Chunks of the local part, whose tiles are row_boxes boxes high for each CTA of a cluster.
+// Tiles of the local part, which are row_boxes boxes high for each CTA of a cluster, and their chunks.
+constexpr uint64_t LocalTiles(uint64_t local_rows, const GemmPlan& plan) {
+  return DivideUp(local_rows, uint64_t{plan.row_boxes} * plan.cluster * kBoxRows);
+}
 constexpr uint64_t LocalChunks(uint64_t local_rows, uint64_t k, const GemmPlan& plan) {
-  return DivideUp(local_rows, uint64_t{plan.row_boxes} * plan.cluster * kBoxRows) * DivideUp(k, kChunkColumns);
+  return LocalTiles(local_rows, plan) * DivideUp(k, kChunkColumns);
 }
 
 // Chunks of the remote part, whose tiles are one box high so that a window is cut in small pieces.

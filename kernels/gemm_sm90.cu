@@ -48,10 +48,6 @@ class WProducer {
       }
     }
     if (filled <= Traits::kWStages) ReleaseLate();
-    if (blockIdx.x > 0) return;
-    ptx::WaitForPreviousGrid();                         // which publishes before this one
-    atomicAdd(Word(&p_.workspace.link->passes), 1ull);  // no remote part: only the count of operations
-    if (p_.report != nullptr) Publish(p_);
   }
 
   __device__ void RunRemote() {
@@ -390,8 +386,13 @@ __device__ inline void RunMover(const DecodeParams& p, const WorkRange& work, ui
     }
   } else if (warp == 1) {
     XProducer<Traits>(p, work, ring + Traits::kWRingBytes, shared).Run();
-  } else if (Traits::kRemote && warp == 2) {
-    RunMeter(p, work, shared);
+  } else if (warp == 2) {
+    if constexpr (Traits::kRemote) {
+      RunMeter(p, work, shared);
+    } else if (blockIdx.x == 0) {
+      ptx::WaitForPreviousGrid();
+      CountLocalLaunch(p);
+    }
   }
 }
 
@@ -548,6 +549,7 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
   params.remote_ctas = plan.remote_ctas;
   params.local_ctas = plan.local_ctas;
   params.local_inflight_stages = plan.local_inflight_boxes / plan.row_boxes;
+  params.whole_tiles = plan.whole_tiles;
   params.halves = plan.halves;
   params.early_link = plan.early_link;
   params.early_release = plan.early_release;
@@ -563,6 +565,7 @@ cudaError_t LaunchDecodeGemm(const DecodeLaunch& launch, cudaStream_t stream) {
       plan.remote_ctas > kMaxRemoteCtas || plan.remote_ctas % plan.cluster != 0 ||
       plan.local_ctas % plan.cluster != 0 ||
       plan.local_ctas / plan.cluster > LocalChunks(launch.local_rows, launch.k, plan) ||
+      (plan.whole_tiles && plan.local_ctas / plan.cluster > LocalTiles(launch.local_rows, plan)) ||
       LocalChunks(launch.local_rows, launch.k, plan) > UINT32_MAX || (plan.remote_ctas == 0) != (remote_rows == 0) ||
       (plan.local_ctas == 0) != (launch.local_rows == 0) ||
       (plan.halves && !CanHalve(launch.local_rows, launch.k, plan))) {

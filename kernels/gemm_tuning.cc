@@ -176,6 +176,7 @@ GemmPlan ApplyChoice(const TuningChoice& choice, uint64_t n, uint64_t k, uint64_
   const uint64_t left = used > plan.remote_ctas ? (used - plan.remote_ctas) / plan.cluster : 1;
   plan.local_ctas =
       static_cast<uint32_t>(std::max<uint64_t>(1, std::min(left, LocalChunks(local_rows, k, plan)))) * plan.cluster;
+  plan.whole_tiles = plan.whole_tiles && plan.local_ctas / plan.cluster <= LocalTiles(local_rows, plan);
   plan.halves = CanHalve(local_rows, k, plan);
   return plan;
 }

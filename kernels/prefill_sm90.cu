@@ -28,8 +28,7 @@ __device__ inline void Schedule(const PrefillParams& p, PrefillShared& shared) {
     }
   }
   if (!FinishPart(p) || p.fetchers > 0) return;
-  atomicAdd(Word(&p.base.workspace.link->passes), 1ull);  // no remote part: only the count of operations
-  if (p.base.report != nullptr) Publish(p.base);
+  CountLocalLaunch(p.base);
 }
 
 // ---- The producer: one thread that keeps the stages full ------------------------------------------------------------

@@ -228,9 +228,7 @@ class CudaProbe final : public Probe {
   absl::StatusOr<double> TimeSteady(const std::function<cudaError_t()>& enqueue, double steady_s) {
     DAK_ASSIGN_OR_RETURN(const double first_s, Time(enqueue));
     const auto half = static_cast<uint64_t>(std::ceil(0.5 * steady_s / first_s));
-    for (uint64_t i = 0; i < 2 * half; ++i) {
-      DAK_RETURN_IF_ERROR(FromCuda(enqueue(), "launching"));
-    }
+    DAK_RETURN_IF_ERROR(TimeRow(enqueue, 2 * half).status());
     return TimeRow(enqueue, half);
   }
 

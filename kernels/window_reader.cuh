@@ -13,9 +13,6 @@
 
 namespace dak::kernels {
 
-// A read of host memory takes two or three of a meter's pauses, on a full link more.
-inline constexpr uint32_t kPausesPerWindowRead = 8;
-
 class WindowReader {
  public:
   static constexpr uint32_t kUnlimited = 0xFFFF;
@@ -41,21 +38,23 @@ class WindowReader {
   // To be called once a pause. `rank`: how many CTAs read the page before this one does.
   __device__ void Update(uint32_t rank) {
     if (control_ == nullptr) return;
-    if (pauses_ > 0 && --pauses_ == 0) {
+    if (asked_ns_ > 0) {
+      if (ptx::GlobalTimerNs() - asked_ns_ < kReadNs) return;
       boxes_ = BoxesOf(asked_);
       Leave(boxes_, asked_ns_);
+      asked_ns_ = 0;
     } else {
       Use();
     }
     Look();
-    if (pauses_ > 0 || Age() < kPatienceNs + min(rank, kMostRank) * kRankNs) return;
+    if (Age() < kPatienceNs + min(rank, kMostRank) * kRankNs) return;
     asked_ns_ = ptx::GlobalTimerNs();
-    asked_ = ptx::LoadRelaxedSys(&control_->window_bytes);  // and not looked at before so many pauses
-    pauses_ = kPausesPerWindowRead;
+    asked_ = ptx::LoadRelaxedSys(&control_->window_bytes);  // and not looked at before kReadNs later
   }
 
  private:
   static constexpr int kBoxesBits = 16;
+  static constexpr uint64_t kReadNs = 7'000;       // of host memory takes less, also on a full link
   static constexpr uint64_t kPatienceNs = 40'000;  // dakd's controller changes windows in milliseconds
   static constexpr uint64_t kRankNs = 20'000;      // those before would have read the page, and left it
   static constexpr uint32_t kMostRank = 2;
@@ -99,8 +98,7 @@ class WindowReader {
   uint4 left_ = {};
   uint64_t used_ns_ = 0;  // when the page said `boxes_`
   uint64_t asked_ = 0;
-  uint64_t asked_ns_ = 0;
-  uint32_t pauses_ = 0;  // until what was asked for is looked at
+  uint64_t asked_ns_ = 0;  // 0: nothing is
   uint32_t boxes_ = kUnlimited;
 };
 

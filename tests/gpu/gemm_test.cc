@@ -1,6 +1,7 @@
 // The decode GEMM's numbers on a GPU. GemmSmallTest is small enough for compute-sanitizer:
 //   compute-sanitizer --tool memcheck dak_gpu_gemm_test --gtest_filter='GemmSmallTest.*'
 #include "allocator/base/error_detail.h"
+#include "kernels/gemm_plan.h"
 #include "tests/gpu/gemm_fixture.h"
 
 namespace dak::kernels {
@@ -26,6 +27,18 @@ TEST_F(GemmTest, ModelShapes) {
   }
   ExpectRight({32, 4096, 14'336, 3686, ElementType::kBf16}, ++seed);
   ExpectRight({8, 28'672, 4096, 28'000, ElementType::kBf16}, ++seed);
+}
+
+// Whole tiles, of which some CTAs have one less; 140: in clusters from batch 65 on.
+TEST_F(GemmTest, MoreTilesThanSms) {
+  uint64_t seed = 2000;
+  for (const uint64_t tiles : {140, 150, 264, 301}) {
+    for (const uint32_t batch : {8, 33, 128, 256}) {
+      const uint64_t n = tiles * kBoxRows - 7;
+      const ElementType element = ++seed % 2 == 0 ? ElementType::kBf16 : ElementType::kF16;
+      ExpectRight({batch, n, 264, seed % 3 == 0 ? n - 90 : n, element}, seed);
+    }
+  }
 }
 
 TEST_F(GemmTest, EveryRaggedEndOfRows) {

@@ -110,7 +110,7 @@ kernels::GemmPlan DakGemm::PlanWithUnits(const Operation& operation, uint32_t mo
 
 kernels::GemmPlan DakGemm::PlanWithAllSms(const Operation& operation) const {
   kernels::GemmPlan plan = Plan(operation);
-  plan.halves = false;
+  plan.halves = plan.whole_tiles = false;
   plan.local_ctas = (traits_.CtasIn(plan.cluster) - plan.remote_ctas) / plan.cluster * plan.cluster;
   return plan;
 }

@@ -23,11 +23,12 @@ constexpr double kMostCorePercent = 1;
 constexpr int64_t kSettleNs = 100'000'000;
 constexpr double kHbmHolds = 1.5;  // a batch of the stream is 3 ms, a bar's margin a few per cent
 constexpr double kCrowdHolds = 2;  // a state's time, since 40 rounds of a loop are few
-// SMs under MPS, per cent: a streamer's CTAs and its next launch's; and what two streamers, or a flood, leave to a
-// stream of HBM, which is bound by HBM with them. All have to fit: a CTA that finds no SM free waits for a streamer's
-// launch to end, and the stream for that CTA.
-constexpr int kRemotePercent = 10;
-constexpr int kHbmPercent = 70;
+// SMs under MPS, per cent: a streamer's CTAs and its next launch's; what two streamers leave to a stream of HBM; and
+// what a flood leaves to it, or what a GEMM has that isn't bound by HBM alone. All have to fit: a CTA that finds no SM
+// free waits for a streamer's launch to end, and the stream for that CTA.
+constexpr int kRemotePercent = 7;
+constexpr int kHbmPercent = 85;
+constexpr int kFewerPercent = 70;
 constexpr uint32_t kFloodCtas = 32;
 constexpr uint64_t kFloodWindowBytes = 184'000;
 constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
@@ -126,7 +127,7 @@ double HbmRate(const Script& script, const std::string& name) {
   return count == 0 ? kNotMeasured : rate / count;
 }
 
-// The stream of HBM is the first player of every state.
+// A stream of HBM is the first player of every state.
 void TabulateHbm(const Stage& stage, const Script& script, const std::vector<HbmState>& compared,
                  const std::string& title, Report& report) {
   Table table(title);
@@ -136,7 +137,7 @@ void TabulateHbm(const Stage& stage, const Script& script, const std::vector<Hbm
     double link = 0, window = 0;
     for (const size_t i : state.working) {
       const Player& player = *script.players()[i];
-      if (player.part.role == "hbm" || player.part.role == "idle") continue;
+      if (player.part.role == "hbm" || player.part.role == "stream" || player.part.role == "idle") continue;
       link += player.series.Rate(settled_ns, state.end_ns);
       window += player.series.MeanWindow(settled_ns, state.end_ns);
     }
@@ -144,7 +145,7 @@ void TabulateHbm(const Stage& stage, const Script& script, const std::vector<Hbm
     for (const HbmState& c : compared) beside = c.state == state.name ? c.beside : beside;
     const double of_idle = beside.empty() ? kNotMeasured : rate / HbmRate(script, beside);
     const Observed observed = script.Average(state, settled_ns - state.begin_ns);
-    const bool judged = !std::isnan(of_idle) && stage.under_mps() && state.name.starts_with("remote");
+    const bool judged = !std::isnan(of_idle) && stage.under_mps() && state.name.find("remote") != std::string::npos;
     table.Add(Table::Row()
                   .Text("neighbours", state.name)
                   .Number("hbm_gbps", rate * 1e-9)
@@ -160,10 +161,12 @@ void TabulateHbm(const Stage& stage, const Script& script, const std::vector<Hbm
   report.courses.push_back(script.ToJson());
 }
 
-Part Hbm(const NeighboursOptions& options) {
-  const int sm_percent = options.hbm_percent > 0 ? options.hbm_percent : kHbmPercent;
-  return {.role = "hbm",
-          .name = "hbm" + std::to_string(sm_percent),
+// Whose reads of HBM are watched: on cuda copies of what they read ("stream"), or GEMMs of a session ("hbm").
+Part Hbm(const Stage& stage, const NeighboursOptions& options, const std::string& role, int otherwise) {
+  const int sm_percent = options.hbm_percent > 0 ? options.hbm_percent : otherwise;
+  const std::string there = stage.device_kind() == "cuda" ? role : "hbm";
+  return {.role = there,
+          .name = there + std::to_string(sm_percent),
           .weight = 100,
           .ctas = 0,
           .window_bytes = 0,
@@ -209,39 +212,45 @@ void RunHbm(Stage& stage, const NeighboursOptions& options, Report& report) {
   const bool cuda = stage.device_kind() == "cuda";
   const std::string few = std::to_string(options.idle_ctas) + " idle";
   const std::string twice = std::to_string(2 * options.idle_ctas) + " idle";
-  std::vector<Part> parts = {Hbm(options), Ctas("idle", "idle", options.idle_ctas), Remote("a"),
+  enum : size_t { kStream, kGemm, kIdle, kRemote, kIdleTwice, kOther, kFewer, kIdle32, kPolite, kFlood };
+  std::vector<Part> parts = {Hbm(stage, options, "stream", kHbmPercent),   Hbm(stage, options, "hbm", kFewerPercent),
+                             Ctas("idle", "idle", options.idle_ctas),      Remote("a"),
                              Ctas("idle", "idle2", 2 * options.idle_ctas), Remote("b")};
   if (cuda) {
     parts.insert(parts.end(),
-                 {Ctas("idle", "idle32", kFloodCtas), Ctas("flood", "polite", kFloodCtas, kFloodWindowBytes),
-                  Ctas("flood", "flood", kFloodCtas)});
+                 {Hbm(stage, options, "stream", kFewerPercent), Ctas("idle", "idle32", kFloodCtas),
+                  Ctas("flood", "polite", kFloodCtas, kFloodWindowBytes), Ctas("flood", "flood", kFloodCtas)});
   }
   Script script(stage, Title(stage, "hbm"), parts);
   const auto hold = [&] { script.Hold(hold_s); };
-  script.Start(0, "none"), hold();
-  script.Start(1, few), hold();
+  std::vector<HbmState> compared = {{"32 in a window", "32 idle"}, {"32 without", "32 idle"}};
   // By turns, so that what drifts drifts for both.
-  script.Switch(1, 2, "remote"), hold();
-  script.Switch(2, 1, few), hold();
-  script.Switch(1, 2, "remote"), hold();
-  script.Switch(2, 3, twice), hold();
-  script.Switch(3, 2, "remote"), hold();
-  script.Start(4, "remote x2"), hold();
-  script.Stop(4, "remote"), hold();
-  script.Switch(2, 3, twice), hold();
-  script.Switch(3, 2, "remote"), hold();
-  script.Start(4, "remote x2"), hold();
-  if (cuda) {
+  const auto by_turns = [&](size_t reader, const std::string& who) {
+    script.Start(reader, who + "none"), hold();
+    script.Start(kIdle, who + few), hold();
+    script.Switch(kIdle, kRemote, who + "remote"), hold();
+    script.Switch(kRemote, kIdle, who + few), hold();
+    script.Switch(kIdle, kRemote, who + "remote"), hold();
+    script.Switch(kRemote, kIdleTwice, who + twice), hold();
+    script.Switch(kIdleTwice, kRemote, who + "remote"), hold();
+    script.Start(kOther, who + "remote x2"), hold();
+    script.Stop(kOther, who + "remote"), hold();
+    script.Switch(kRemote, kIdleTwice, who + twice), hold();
+    script.Switch(kIdleTwice, kRemote, who + "remote"), hold();
+    script.Start(kOther, who + "remote x2"), hold();
     script.Rest();
-    script.Start(0, "none"), hold();
-    script.Start(5, "32 idle"), hold();
-    script.Switch(5, 6, "32 in a window"), hold();
-    script.Switch(6, 7, "32 without"), hold();
+    compared.insert(compared.end(), {{who + "remote", who + few}, {who + "remote x2", who + twice}});
+  };
+  by_turns(kStream, "");
+  if (cuda) {
+    by_turns(kGemm, "GEMM: ");
+    script.Start(kFewer, "fewer SMs"), hold();
+    script.Start(kIdle32, "32 idle"), hold();
+    script.Switch(kIdle32, kPolite, "32 in a window"), hold();
+    script.Switch(kPolite, kFlood, "32 without"), hold();
   }
   script.Finish();
-  TabulateHbm(stage, script,
-              {{"remote", few}, {"remote x2", twice}, {"32 in a window", "32 idle"}, {"32 without", "32 idle"}},
-              Title(stage, "hbm: a stream of HBM beside neighbours, controller on"), report);
+  TabulateHbm(stage, script, compared, Title(stage, "hbm: a stream of HBM beside neighbours, controller on"), report);
 }
 
 void RunCrowd(Stage& stage, const NeighboursOptions& options, Report& report) {
@@ -275,9 +284,9 @@ void RunOff(Stage& stage, const NeighboursOptions& options, Report& report) {
   const double hold_s = HoldOf(stage, options);
   stage.StartDaemon(/*controlled=*/false);
   const std::string idle = std::to_string(4 * options.idle_ctas) + " idle";
-  Script script(
-      stage, Title(stage, "off"),
-      {Hbm(options), Ctas("idle", "idle", 4 * options.idle_ctas), Remote("a"), Remote("b"), Remote("c"), Remote("d")});
+  Script script(stage, Title(stage, "off"),
+                {Hbm(stage, options, "stream", kFewerPercent), Ctas("idle", "idle", 4 * options.idle_ctas), Remote("a"),
+                 Remote("b"), Remote("c"), Remote("d")});
   script.Start(0, "none"), script.Hold(hold_s);
   script.Start(1, idle), script.Hold(hold_s);
   script.Switch(1, 2, "1 remote"), script.Hold(hold_s);

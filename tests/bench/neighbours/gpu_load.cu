@@ -1,11 +1,13 @@
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <cstring>
 #include <functional>
 #include <vector>
 
 #include "client/demo/model.h"
 #include "kernels/gemm_launch.h"
+#include "kernels/stream.h"
 #include "tests/bench/neighbours/load.h"
 
 namespace dak::bench {
@@ -18,6 +20,8 @@ constexpr uint64_t kElementBytes = 2;
 constexpr int kLaunches = 4;                       // a batch
 constexpr uint32_t kIdleSharedBytes = 200 * 1024;  // leaves no room for a second CTA on the SM
 constexpr uint64_t kIdleNs = 20'000'000;
+constexpr uint64_t kStreamBytes = uint64_t{2} << 30;
+constexpr uint32_t kStreamPasses = 4;  // a batch: 3 ms
 
 // The first call that failed, by name.
 class Calls {
@@ -62,6 +66,32 @@ class IdleLoad final : public Load {
 
  private:
   const uint32_t ctas_;
+};
+
+// Memory lives as long as the process.
+class StreamLoad final : public Load {
+ public:
+  std::string Prepare() override {
+    Calls calls;
+    calls.Make(cudaMalloc(&data_, kStreamBytes), "cudaMalloc");
+    calls.Make(kernels::FillRandom(data_, kStreamBytes / kElementBytes, false, 1, nullptr), "FillRandom");
+    calls.Make(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    return calls.failure();
+  }
+  std::string RunBatch() override {
+    Calls calls;
+    const kernels::BulkShape shape = {.ctas = VisibleMultiprocessors(), .stages = 8, .chunk_bytes = 8192};
+    calls.Make(kernels::StreamBulk(data_, kStreamBytes, shape, kStreamPasses, nullptr), "StreamBulk");
+    calls.Make(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    bytes_ += kStreamBytes * kStreamPasses;
+    return calls.failure();
+  }
+  std::string Check() override { return ""; }  // nothing is computed
+  Sample Now() override { return {.time_ns = NowNs(), .bytes = bytes_.load(), .window_bytes = 0}; }
+
+ private:
+  void* data_ = nullptr;
+  std::atomic<uint64_t> bytes_{0};
 };
 
 // Memory lives as long as the process.
@@ -155,6 +185,7 @@ class FloodLoad final : public Load {
 
 std::unique_ptr<Load> CreateGpuLoad(const NeighboursOptions& options) {
   if (options.role == "idle") return std::make_unique<IdleLoad>(options.ctas);
+  if (options.role == "stream") return std::make_unique<StreamLoad>();
   return std::make_unique<FloodLoad>(options);
 }
 

@@ -64,7 +64,7 @@ const std::map<std::string, Setter>& Setters() {
       {"--role",
        [](Options* o, const std::string& v) {
          o->role = v;
-         return v == "remote" || v == "hbm" || v == "crowd" || v == "idle" || v == "flood";
+         return v == "remote" || v == "hbm" || v == "stream" || v == "crowd" || v == "idle" || v == "flood";
        }},
       {"--runtime-dir", [](Options* o, const std::string& v) { return SetText(&o->runtime_dir, v); }},
       {"--name", [](Options* o, const std::string& v) { return SetText(&o->name, v); }},
@@ -96,7 +96,7 @@ const char* NeighboursHelp() {
          "  --experiments=LIST   of sharing, weights, hbm, crowd and off (all)\n"
          "  --target-bdp=LIST    congestion.target_bdp of dakd: the experiments again for each, 0.1 to 100 (dakd's "
          "own)\n"
-         "  --hbm-percent=N      of the SMs for the stream of HBM under MPS, 1 to 100 (70)\n"
+         "  --hbm-percent=N      of the SMs for reads of HBM under MPS, 1 to 100 (85; GEMMs, and beside 32 CTAs: 70)\n"
          "  --hold=SECONDS       of each state of an experiment, 0.05 to 60 (by device)\n"
          "  --idle-ctas=N        that a remote streamer is compared with, 1 to 64 (4)\n"
          "  --json=FILE          everything, with the time series\n"

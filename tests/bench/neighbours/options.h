@@ -26,7 +26,7 @@ struct NeighboursOptions {
 
   // Of the hidden subcommand `worker`.
   bool worker = false;
-  std::string role;  // "remote", "hbm", "crowd", "idle" or "flood"
+  std::string role;  // "remote", "hbm", "stream", "crowd", "idle" or "flood"
   std::string runtime_dir;
   std::string name;
   uint32_t weight = 100;

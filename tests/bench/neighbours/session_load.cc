@@ -15,6 +15,9 @@ namespace {
 
 constexpr uint32_t kBatch = 8;
 constexpr uint64_t kCheckedRows = 64;
+// Of the weights in HBM, all with the same content, in turn: L2 keeps parts of a single one from launch to launch,
+// until others' reads pass through it.
+constexpr size_t kCopies = 8;
 constexpr uint64_t kWeights = 0;  // matrix numbers of the demo's model
 constexpr uint64_t kInputs = 1;
 constexpr uint16_t kNan = 0x7fff;
@@ -43,7 +46,8 @@ class SessionLoad final : public Load {
 
   std::string RunBatch() override {
     for (int i = 0; i < size_.launches; ++i) {
-      if (Status s = session_.Gemm(w_, x_address_, y_address_, kBatch); !s.ok()) return s.ToString();
+      const Tensor& w = w_[static_cast<size_t>(i) % w_.size()];
+      if (Status s = session_.Gemm(w, x_address_, y_address_, kBatch); !s.ok()) return s.ToString();
     }
     if (Status s = session_.Synchronize(); !s.ok()) return s.ToString();
     local_bytes_ += remote_ ? 0 : layer_.bytes() * static_cast<uint64_t>(size_.launches);
@@ -95,13 +99,15 @@ class SessionLoad final : public Load {
                         .remote_tier = DAK_TIER_HOST,
                         .tile_rows = 0};
     };
-    const std::vector<TensorSpec> specs = {spec("w", layer_.n, layer_.k, remote_ ? 1 : 0),
-                                           spec("x", kBatch, layer_.k, 0), spec("y", kBatch, layer_.n, 0)};
+    std::vector<TensorSpec> specs = {spec("x", kBatch, layer_.k, 0), spec("y", kBatch, layer_.n, 0)};
+    std::vector<std::string> names;
+    for (size_t i = 0; i < (remote_ ? 1 : kCopies); ++i) names.push_back("w" + std::to_string(i));
+    for (const std::string& name : names) specs.push_back(spec(name.c_str(), layer_.n, layer_.k, remote_ ? 1 : 0));
     Result<std::vector<Tensor>> tensors = session_.Allocate(specs);
     if (!tensors.ok()) return tensors.status();
-    w_ = (*tensors)[0];
-    y_ = (*tensors)[2];
-    const Result<std::vector<dak_tensor_part>> x = (*tensors)[1].GetParts();
+    w_.assign(tensors->begin() + 2, tensors->end());
+    y_ = (*tensors)[1];
+    const Result<std::vector<dak_tensor_part>> x = (*tensors)[0].GetParts();
     const Result<std::vector<dak_tensor_part>> y = y_.GetParts();
     if (!x.ok()) return x.status();
     if (!y.ok()) return y.status();
@@ -111,10 +117,12 @@ class SessionLoad final : public Load {
     for (uint64_t row = 0; row < layer_.n; ++row) {
       demo::FillRow(seed_, kWeights, row, std::span(w).subspan(row * layer_.k, layer_.k));
     }
-    if (Status s = w_.Upload(std::span(w)); !s.ok()) return s;
+    for (Tensor& tensor : w_) {
+      if (Status s = tensor.Upload(std::span(w)); !s.ok()) return s;
+    }
     x_elements_.resize(kBatch * layer_.k);
     demo::FillRow(seed_, kInputs, 0, x_elements_);
-    if (Status s = (*tensors)[1].Upload(std::span(x_elements_)); !s.ok()) return s;
+    if (Status s = (*tensors)[0].Upload(std::span(x_elements_)); !s.ok()) return s;
     // What a pass leaves unwritten shows.
     const std::vector<uint16_t> poison(kBatch * layer_.n, kNan);
     return y_.Upload(std::span(poison));
@@ -126,7 +134,7 @@ class SessionLoad final : public Load {
   Session session_;
   Size size_;
   demo::LinearLayer layer_;
-  Tensor w_;
+  std::vector<Tensor> w_;
   Tensor y_;
   uint64_t x_address_ = 0;
   uint64_t y_address_ = 0;

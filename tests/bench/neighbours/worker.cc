@@ -80,7 +80,8 @@ void Dump(Series& series) {
 }  // namespace
 
 int RunWorker(const NeighboursOptions& options) {
-  const bool needs_gpu = options.device == "cuda" && (options.role == "idle" || options.role == "flood");
+  const bool needs_gpu =
+      options.device == "cuda" && (options.role == "idle" || options.role == "flood" || options.role == "stream");
   const std::unique_ptr<Load> load = needs_gpu ? CreateGpuLoad(options) : CreateSessionLoad(options);
   if (load == nullptr) return Fail("this build has no CUDA code");
   std::string error = load->Prepare();

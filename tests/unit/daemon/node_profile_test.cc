@@ -136,7 +136,7 @@ TEST_F(NodeProfileTest, ForeignCacheIsIgnored) {
   EXPECT_TRUE(Obtain().from_cache);
   std::ifstream file(path());
   std::string text{std::istreambuf_iterator<char>(file), {}};
-  text.replace(text.find("format: 3"), 9, "format: 9");
+  text.replace(text.find("format: 4"), 9, "format: 9");
   std::ofstream(path()) << text << "something_new: 5\n";
   EXPECT_THAT(Obtain().failures, ElementsAre(HasSubstr("format '9'")));
 }
@@ -203,7 +203,7 @@ profile {
   const NodeProfile node = Obtain();
   EXPECT_FALSE(node.from_cache);
   EXPECT_EQ(node.profile.link_bytes_per_s, 50e9);
-  EXPECT_THAT(node.failures, ElementsAre(HasSubstr("it is of format '1', not '3'")));
+  EXPECT_THAT(node.failures, ElementsAre(HasSubstr("it is of format '1', not '4'")));
   EXPECT_TRUE(Obtain().from_cache);  // it was replaced
 }
 

@@ -23,6 +23,9 @@ TEST(PlanGemmTest, EveryShapeGetsCtasForItsPartsAndFitsTheDevice) {
     ASSERT_LE(plan.remote_ctas, kMaxRemoteCtas);
     ASSERT_LE(plan.remote_ctas + plan.local_ctas, std::max(device.multiprocessors, 2u));
     ASSERT_LE(plan.local_ctas, LocalChunks(local_rows, k, plan));
+    if (plan.whole_tiles) {
+      ASSERT_LE(plan.local_ctas / plan.cluster, LocalTiles(local_rows, plan));
+    }
     if (local_rows < n) {
       ASSERT_LE(plan.remote_ctas, CutRemote(plan.batch_tile, n - local_rows, k).count);
     }
@@ -80,8 +83,8 @@ TEST(PlanGemmTest, AFullLinkIsFilledByFewCtas) {
 }
 
 TEST(PlanGemmTest, ASmallRemoteShareTakesFewerSms) {
-  const GemmPlan small = PlanGemm(8, 28'672, 8'192, 28'672 - 64, {}, {});
-  const GemmPlan large = PlanGemm(8, 28'672, 8'192, 28'672 / 2, {}, {});
+  const GemmPlan small = PlanGemm(8, 8'192, 8'192, 8'192 - 64, {}, {});
+  const GemmPlan large = PlanGemm(8, 8'192, 8'192, 8'192 / 2, {}, {});
   EXPECT_LT(small.remote_ctas, large.remote_ctas);
   EXPECT_GE(small.local_ctas, large.local_ctas);
 }
@@ -92,34 +95,47 @@ TEST(PlanGemmTest, WhereXLeavesLittleRoomMoreCtasHoldTheWindow) {
   EXPECT_GT(large.remote_ctas, small.remote_ctas);
 }
 
-TEST(PlanGemmTest, LargeBatchesOfManyTilesRunInClusters) {
-  const DeviceTraits device{.clustered_ctas = 120};
-  for (const uint32_t batch : {65u, 256u}) {
-    EXPECT_EQ(PlanGemm(batch, 28'672, 4'096, 28'672, device, {}).cluster, kClusterCtas);
-    EXPECT_EQ(PlanGemm(batch, 4'096, 4'096, 4'096, device, {}).cluster, 1u) << "few tiles";
-    EXPECT_EQ(PlanGemm(batch, 28'672, 4'096, 28'672, {}, {}).cluster, 1u) << "a device that runs none";
-  }
-  EXPECT_EQ(PlanGemm(64, 28'672, 4'096, 28'672, device, {}).cluster, 1u);
+constexpr DeviceTraits kH100{.clustered_ctas = 120};
+
+GemmPlan PlanOfTiles(uint32_t batch, uint64_t tiles) {
+  return PlanGemm(batch, tiles * kBoxRows, 8'192, tiles * kBoxRows, kH100, {});
 }
 
-TEST(PlanGemmTest, TilesAreHigherWhereThereAreAFewMoreThanSms) {
-  const DeviceTraits device{.clustered_ctas = 120};
-  const auto plan_of = [&](uint32_t batch, uint64_t tiles) {
-    return PlanGemm(batch, tiles * kBoxRows, 8'192, tiles * kBoxRows, device, {});
-  };
-  for (const uint64_t tiles : {133u, 160u, 263u}) {
-    for (const uint32_t batch : {64u, 128u}) {
-      EXPECT_EQ(plan_of(batch, tiles).row_boxes, 2u) << batch << " " << tiles;
-      EXPECT_EQ(plan_of(batch, tiles).cluster, 1u) << batch << " " << tiles;
+TEST(PlanGemmTest, ManyTilesAreLeftWhole) {
+  for (const uint32_t batch : {1u, 32u, 64u, 128u, 256u}) {
+    const GemmPlan plan = PlanGemm(batch, 28'672, 4'096, 28'672, kH100, {});
+    EXPECT_EQ(plan.local_ctas, 112u) << batch << ": with two or four tiles each";
+    EXPECT_TRUE(plan.whole_tiles) << batch;
+    EXPECT_EQ(plan.cluster, 1u) << batch;
+    EXPECT_EQ(plan.row_boxes, batch <= 128 ? 2u : 1u) << batch;
+  }
+  EXPECT_EQ(PlanOfTiles(256, 160).local_ctas, 80u) << "although 52 SMs have nothing to do";
+  EXPECT_EQ(PlanOfTiles(256, 263).local_ctas, 132u) << "one CTA has a tile less";
+  const GemmPlan beside = PlanGemm(256, 28'672, 4'096, 28'352, kH100, {});
+  EXPECT_EQ(beside.local_ctas, 111u) << "443 tiles";
+  EXPECT_TRUE(beside.whole_tiles);
+}
+
+TEST(PlanGemmTest, WhereWholeTilesLeaveTooManySmsTheyArePartedAndClustersReadX) {
+  EXPECT_EQ(PlanOfTiles(256, 140).cluster, kClusterCtas);
+  EXPECT_FALSE(PlanOfTiles(256, 140).whole_tiles);
+  EXPECT_EQ(PlanOfTiles(256, 140).local_ctas, 120u);
+  EXPECT_EQ(PlanGemm(256, 140 * kBoxRows, 8'192, 140 * kBoxRows, {}, {}).cluster, 1u) << "a device that runs none";
+  EXPECT_EQ(PlanOfTiles(256, 132).cluster, 1u);
+  EXPECT_EQ(PlanOfTiles(64, 140).cluster, 1u) << "x is little";
+}
+
+TEST(PlanGemmTest, TilesAreHigherWhereThatLeavesNoMoreSmsIdle) {
+  for (const uint32_t batch : {32u, 64u, 128u}) {
+    for (const uint64_t tiles : {133u, 160u, 256u, 448u, 896u}) {
+      EXPECT_EQ(PlanOfTiles(batch, tiles).row_boxes, 2u) << batch << " " << tiles;
     }
-    EXPECT_EQ(plan_of(256, tiles).row_boxes, 1u) << tiles;
-    EXPECT_EQ(plan_of(256, tiles).cluster, tiles < 200 ? kClusterCtas : 1u) << tiles;
+    for (const uint64_t tiles : {64u, 132u, 280u, 336u}) {
+      EXPECT_EQ(PlanOfTiles(batch, tiles).row_boxes, 1u) << batch << " " << tiles;
+    }
   }
-  for (const uint64_t tiles : {64u, 132u, 264u}) {
-    for (const uint32_t batch : {64u, 128u}) EXPECT_EQ(plan_of(batch, tiles).row_boxes, 1u) << batch << " " << tiles;
-  }
-  EXPECT_EQ(plan_of(128, 132).cluster, 1u);
-  EXPECT_EQ(plan_of(128, 264).cluster, kClusterCtas);
+  EXPECT_EQ(PlanOfTiles(16, 64).row_boxes, 2u);
+  EXPECT_EQ(PlanOfTiles(16, 336).row_boxes, 1u) << "112 CTAs with three each, not 84 with two of twice the rows";
 }
 
 TEST(PlanGemmTest, ATileIsSharedWhereThatCostsLessThanItSaves) {

@@ -166,6 +166,7 @@ TEST(ApplyChoiceTest, EveryChoiceIsAPlanThatCanRun) {
     ASSERT_TRUE(plan.cluster == 1 || plan.cluster == choice.cluster);
     ASSERT_LE(plan.local_ctas / plan.cluster, LocalChunks(local_rows, k, plan));
     ASSERT_TRUE(!plan.halves || CanHalve(local_rows, k, plan));
+    ASSERT_TRUE(!plan.whole_tiles || plan.local_ctas / plan.cluster <= LocalTiles(local_rows, plan));
     if (local_rows < n) {
       ASSERT_LE(plan.remote_ctas, CutRemote(plan.batch_tile, n - local_rows, k).count);
     }
