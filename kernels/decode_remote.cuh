@@ -18,10 +18,8 @@
 namespace dak::kernels {
 
 // How often a meter looks. What it touches lies in a few lines of L2, and each slice of L2 gives a stream of HBM its
-// part: what one of them does besides, all of the stream waits for. So the longer a launch or its wait has lasted, the
-// less often, and what changed is carried over only every few times. NOTE: at a pace of 1500 clocks, with what hadn't
-// changed carried over as well, and of 300 in the next launch that waits, four CTAs cost a stream of HBM in another
-// process 5 % of its rate on an H100.
+// part: what one of them does besides, all of the stream may wait for. So the longer a launch or its wait has lasted,
+// the less often, and what changed is carried over only every few times.
 inline constexpr uint32_t kMeterPauseClocks = 1500;  // a bit less than a microsecond
 inline constexpr uint32_t kMostPauseClocks = 6000;
 inline constexpr uint32_t kPauseShare = 64;  // of the time so far
@@ -29,7 +27,6 @@ inline constexpr uint32_t kPausesPerCarry = 4;
 // While the launch before gives up its part of the window: then what is seen late is link time lost.
 inline constexpr uint32_t kTakingOverPauseClocks = 300;
 inline constexpr uint64_t kPublishNs = 200'000;
-inline constexpr uint64_t kPublishLocalNs = 2'000'000;  // of launches without a remote part
 // A round trip that took longer waited for its process' turn of the GPU, and tells nothing of the link: without MPS a
 // turn is a millisecond or more, and 16 MB in flight take 0.34 ms.
 inline constexpr uint32_t kMostRoundTripClocks = 1'000'000;
@@ -172,19 +169,11 @@ __device__ inline void Publish(const Params& p) {
   ptx::StoreRelaxedSys(&p.report->passes, ptx::LoadRelaxedGpu(&link.passes));
 }
 
-// Counts a launch without a remote part: by one thread, once the launch before has published its figures. The report
-// page is written where that was long ago. NOTE: a launch doesn't end before its writes to host memory are there, which
-// takes some microseconds while others fill the link: beside a process that did, a stream of HBM in launches of 80 us
-// lost a tenth of its rate on an H100.
+// Counts a launch without a remote part: by one thread, once the launch before has published its figures.
 template <class Params>
 __device__ inline void CountLocalLaunch(const Params& p) {
-  LinkCounters& link = *p.workspace.link;
-  atomicAdd(Word(&link.passes), 1ull);
-  if (p.report == nullptr) return;
-  const uint64_t now_ns = ptx::GlobalTimerNs();
-  if (now_ns - ptx::LoadRelaxedGpu(&link.published_ns) < kPublishLocalNs) return;
-  ptx::StoreRelaxedGpu(&link.published_ns, now_ns);
-  Publish(p);
+  atomicAdd(Word(&p.workspace.link->passes), 1ull);
+  if (p.report != nullptr) Publish(p);
 }
 
 // Carries one CTA's figures over to the session's.

@@ -26,7 +26,6 @@ struct LinkCounters {
   uint64_t passes;
   uint64_t link_state;                  // of the last launch with a remote part: link_state.h
   uint64_t arrived_workers;             // the next one's remote CTAs that have seen it: decode_remote.cuh
-  uint64_t published_ns;                // when a launch without a remote part last wrote the report page
   alignas(16) uint64_t seen_window[2];  // what a control page last said, for all CTAs: window_reader.cuh
   // Of a launch under way, and 0 between launches: units drawn, and CTAs that drew none any more, of launches with even
   // and odd numbers, since two may read at once; and for each tile that several units make, warps of each of its up

@@ -1,7 +1,4 @@
 // Attention's window and report page on a GPU.
-#include <chrono>
-#include <thread>
-
 #include "kernels/attention_plan.h"
 #include "tests/gpu/attention_problem.h"
 #include "tests/gpu/window_fixture.h"
@@ -29,7 +26,6 @@ TEST_F(AttentionSmallWindowTest, AnAllLocalOperationCountsAsAPassAndReadsNothing
   Launch(problem);
   Wait();
   ExpectNothingRead(1);
-  std::this_thread::sleep_for(std::chrono::milliseconds(3));  // tidy: sleep, because such launches report no more often
   problem.Randomise({0, 0}, 0, 2);
   Launch(problem);
   Wait();
