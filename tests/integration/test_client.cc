@@ -72,6 +72,8 @@ void RunUntilLine(dak::Session& session, dak::Tensor w) {
 
 int main(int argc, char** argv) {
   if (argc != 5) return 2;
+  // Else lines that came together wait in C's buffer, where LineIsThere doesn't see the second.
+  std::ios::sync_with_stdio(false);
   auto session = dak::Session::Open({.runtime_dir = argv[1],
                                      .name = argv[2],
                                      .weight = static_cast<uint32_t>(std::stoul(argv[3])),
