@@ -34,10 +34,11 @@ constexpr uint32_t kLocalInflightBoxesWide = 12;
 // Few CTAs less don't slow a stream of HBM.
 constexpr double kLeastEvenShare = 0.94;
 // CTAs with whole tiles are at the same columns at the same time. Where tiles are parted they aren't, and get slower:
-// then L2 reads x for each of them, and HBM gives even a stream at batch 8 up to a fifth less. So whole
-// tiles are worth it even where many SMs have nothing to do. NOTE: 10,240 x 8192 on an H100, 160 tiles: with 80 CTAs 59
-// us at batch 16 and 89 at 256, with 132 CTAs 65 and 103. 28,672 x 4096 at batch 256: with 112 CTAs 104 us, with 132
-// 125, in clusters 115.
+// then L2 reads x for each of them, and HBM gives even a stream at batch 8 up to a fifth less. So whole tiles are worth
+// it even where many SMs have nothing to do.
+//
+// NOTE: 10,240 x 8192 on an H100, 160 tiles: with 80 CTAs 59 us at batch 16 and 89 at 256, with 132 CTAs 65 and 103.
+// 28,672 x 4096 at batch 256: with 112 CTAs 104 us, with 132 125, in clusters 115.
 constexpr double kLeastWholeShare = 0.6;
 // Where tiles are fewer than CTAs, this matters less but for a large x, or where two boxes read it.
 constexpr double kPartedCost256 = 1.25;
