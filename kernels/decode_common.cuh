@@ -97,7 +97,7 @@ struct DecodeTraits {
 };
 
 // The same for a remote CTA of that instance, whose tiles are one box high. Its boxes of W come seldom, so a short ring
-// of x is enough, and W's is the longer: reads go on while the consumers finish a unit.
+// of x is enough where x is large, and W's is the longer: reads go on while the consumers finish a unit.
 template <class Local>
 struct RemoteTraits : Local {
   static constexpr bool kRemote = true;

@@ -19,11 +19,9 @@ namespace dak::kernels {
 
 // How often a meter looks. What it touches lies in a few lines of L2, and each slice of L2 gives a stream of HBM its
 // part: what one of them does besides, all of the stream may wait for. So the longer a launch or its wait has lasted,
-// the less often, and what changed is carried over only every few times.
+// the less often, as far as the kind of share allows (EqualShare).
 inline constexpr uint32_t kMeterPauseClocks = 1500;  // a bit less than a microsecond
-inline constexpr uint32_t kMostPauseClocks = 6000;
-inline constexpr uint32_t kPauseShare = 64;  // of the time so far
-inline constexpr uint32_t kPausesPerCarry = 4;
+inline constexpr uint32_t kPauseShare = 64;          // of the time so far
 // While the launch before gives up its part of the window: then what is seen late is link time lost.
 inline constexpr uint32_t kTakingOverPauseClocks = 300;
 inline constexpr uint64_t kPublishNs = 200'000;
@@ -277,8 +275,11 @@ __device__ inline void LeaveLink(const Params& p, const Work& work, Shared& shar
   if (p.report != nullptr) Publish(p);
 }
 
-// How much of the window a CTA has, by default.
+// How much of the window a CTA has, by default, and how often the meter has to ask.
 struct EqualShare {
+  static constexpr uint32_t kMostPauseClocks = 6000;
+  static constexpr uint32_t kPausesPerCarry = 4;  // that what changed is carried over once in
+
   template <class Work>
   __device__ uint32_t operator()(uint32_t boxes, const LinkState& state, uint32_t launch, const Work& work) const {
     return state.ShareOf(launch, work.worker, work.workers, max(boxes, 1)) * kBoxBytes;
@@ -306,10 +307,10 @@ __device__ inline void RunMeter(const Params& p, const Work& work, Shared& share
     const uint64_t pause_start = clock64();
     const uint64_t least_clocks = is_own || state.IsComplete() ? kMeterPauseClocks : kTakingOverPauseClocks;
     const uint64_t pause_clocks =
-        min(max((pause_start - start_clock) / kPauseShare, least_clocks), uint64_t{kMostPauseClocks});
+        min(max((pause_start - start_clock) / kPauseShare, least_clocks), uint64_t{Share::kMostPauseClocks});
     while (!is_at_end() && clock64() - pause_start < pause_clocks) {
     }
-    if (pause % kPausesPerCarry == 0) account.Carry();
+    if (pause % Share::kPausesPerCarry == 0) account.Carry();
     word = ptx::LoadRelaxedGpu(&p.workspace.link->link_state);
     // While the launch before still reads, its CTAs look after the window.
     window.Update(is_own ? state.UnfinishedBefore(work.worker) : work.worker + 1);

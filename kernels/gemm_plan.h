@@ -1,9 +1,10 @@
 // Which tiles and how many CTAs a decode GEMM runs with: a model, not constants tuned for one shape.
 //
 // A CTA of the *local* kind streams W's rows in HBM, one of the *remote* kind W's remote rows. Work is counted in
-// chunks, kChunkColumns columns of one tile's rows. Local CTAs get equal, contiguous ranges of chunks (stream-K), so
-// that every SM is busy whatever n and k are; remote CTAs take units as they go, since the link isn't equally fast for
-// all of them. A tile that several CTAs share is summed up at its end.
+// chunks, kChunkColumns columns of one tile's rows. Local CTAs get contiguous ranges of chunks: of whole tiles where
+// that leaves enough of them with something to do, else equal ones (stream-K), so that every SM is busy; remote CTAs
+// take units as they go, since the link isn't equally fast for all of them. A tile that several CTAs share is summed up
+// at its end.
 //
 // How many CTAs are remote: the link is full with LinkTraits::window_bytes in flight, and few CTAs hold that much.
 // Where the remote side is the longer one, the remote CTAs must fill the link; where it is the shorter one, they must

@@ -47,6 +47,10 @@ __device__ inline uint32_t ReadersOf(const PrefillLayout& layout) { return layou
 // A fetcher's share of the window. The meter asks for it between two entries of the figures (RunMeter): what had ended
 // when it asked the last time has been entered since.
 struct FetchShare {
+  // Turns last until the figures have them.
+  static constexpr uint32_t kMostPauseClocks = kMeterPauseClocks;
+  static constexpr uint32_t kPausesPerCarry = 1;
+
   const PrefillParams& p;
   FetchShared& shared;
   mutable uint64_t ended = 0;    // when the meter asked the last time

@@ -1,8 +1,9 @@
 // What a GPU and its link do, one measurement at a time: what dakd's profile is made of (daemon/profile/).
 //
-// Needs a GPU that is otherwise idle for figures to mean anything. Every measurement takes some ten milliseconds and
-// returns when it is done. Memory: at most kMostProbeHbmBytes of HBM (less where less is free) and kProbeHostBytes of
-// pinned host memory, allocated by CreateCudaProbe and freed with the probe.
+// Needs a GPU that is otherwise idle for figures to mean anything. Every measurement takes some ten milliseconds (a
+// GEMM's one and a half times its steady_s more) and returns when it is done. Memory: at most kMostProbeHbmBytes of HBM
+// (less where less is free) and kProbeHostBytes of pinned host memory, allocated by CreateCudaProbe and freed with the
+// probe.
 //
 // Rates are those of reads by SMs unless they say otherwise. Bytes in flight are asked for in pieces of
 // kProbeChunkBytes, the size of a TMA box of the GEMM.

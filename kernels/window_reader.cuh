@@ -54,7 +54,7 @@ class WindowReader {
 
  private:
   static constexpr int kBoxesBits = 16;
-  static constexpr uint64_t kReadNs = 7'000;       // of host memory takes less, also on a full link
+  static constexpr uint64_t kReadNs = 7'000;       // of host memory takes less on a link that is held at its window
   static constexpr uint64_t kPatienceNs = 40'000;  // dakd's controller changes windows in milliseconds
   static constexpr uint64_t kRankNs = 20'000;      // those before would have read the page, and left it
   static constexpr uint32_t kMostRank = 2;

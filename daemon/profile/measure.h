@@ -3,7 +3,8 @@
 //
 // The policy over kernels::Probe, which times one thing at a time. All or nothing for what the planner and the
 // controller can't do without: the rates of HBM, link, copy engine and tensor cores, the round trip, and the knee. What
-// is left out where it fails, or where the time is up: the cliff (the default's stays) and the rates by batch (none).
+// is left out where it fails, or where the time is up: the cliff (the default's stays), the rates by batch (none), and
+// what large batches' are under a load that lasts (they stay as they are without).
 //
 // Thread safety: pure but for the probe and the clock. Errors: those of the probe, with what was measured before them;
 // INTERNAL for a figure that can't be true.

@@ -53,7 +53,7 @@ TEST_F(AttentionWindowTest, AWindowThatChangesAllTheTimeIsNeverExceeded) {
 TEST_F(AttentionWindowTest, LaunchesThatOverlapShareWindowReportAndWorkspace) {
   constexpr uint64_t kWindow = 12 * kBoxBytes;
   std::vector<std::unique_ptr<AttentionProblem>> problems;
-  for (const double remote_share : {0.1, 1.0, 0.0, 0.5, 0.0, 0.02}) {
+  for (const double remote_share : {0.1, 1.0, 0.0, 0.5, 0.02, 0.0}) {
     const AttentionCase attention{32, 8, 128, 16, ElementType::kBf16, {3000, 0, 77, 500}, remote_share};
     problems.push_back(std::make_unique<AttentionProblem>(attention, problems.size() + 1));
   }

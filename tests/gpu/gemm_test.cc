@@ -29,7 +29,7 @@ TEST_F(GemmTest, ModelShapes) {
   ExpectRight({8, 28'672, 4096, 28'000, ElementType::kBf16}, ++seed);
 }
 
-// Whole tiles, of which some CTAs have one less; 140: in clusters from batch 65 on.
+// Whole tiles, of which some CTAs have one less; 150: parted, at batch 256 in clusters.
 TEST_F(GemmTest, MoreTilesThanSms) {
   uint64_t seed = 2000;
   for (const uint64_t tiles : {140, 150, 264, 301}) {

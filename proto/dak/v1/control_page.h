@@ -55,7 +55,7 @@ struct alignas(64) LinkReport {
   uint64_t round_trips;          // how many were sampled
   uint64_t inflight_bytes;       // now; a gauge
   uint64_t inflight_peak_bytes;  // highest since the session opened; a gauge that only grows
-  uint64_t passes;               // operations finished
+  uint64_t passes;               // operations finished; those without remote reads, begun
   uint64_t reserved[2];
 };
 

@@ -95,7 +95,6 @@ void RunMix(Context& context, const Options& options) {
     kernels::GemmPlan plan = dak.Plan(operation);
     if (remote_ctas > 0) {
       plan.local_ctas = plan.local_ctas + plan.remote_ctas - remote_ctas;
-      plan.whole_tiles = false;
       plan.remote_ctas = remote_ctas;
       plan.whole_tiles = false;
     }

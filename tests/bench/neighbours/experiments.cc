@@ -163,11 +163,12 @@ void TabulateHbm(const Stage& stage, const Script& script, const std::vector<Hbm
 }
 
 // Whose reads of HBM are watched: on cuda copies of what they read ("stream"), or GEMMs of a session ("hbm").
-Part Hbm(const Stage& stage, const NeighboursOptions& options, const std::string& role, int otherwise) {
+Part Hbm(const Stage& stage, const NeighboursOptions& options, const std::string& role, const std::string& name,
+         int otherwise) {
   const int sm_percent = options.hbm_percent > 0 ? options.hbm_percent : otherwise;
   const std::string there = stage.device_kind() == "cuda" ? role : "hbm";
   return {.role = there,
-          .name = there + std::to_string(sm_percent),
+          .name = name + std::to_string(sm_percent),
           .weight = 100,
           .ctas = 0,
           .window_bytes = 0,
@@ -214,12 +215,15 @@ void RunHbm(Stage& stage, const NeighboursOptions& options, Report& report) {
   const std::string few = std::to_string(options.idle_ctas) + " idle";
   const std::string twice = std::to_string(2 * options.idle_ctas) + " idle";
   enum : size_t { kStream, kGemm, kIdle, kRemote, kIdleTwice, kOther, kFewer, kIdle32, kPolite, kFlood };
-  std::vector<Part> parts = {Hbm(stage, options, "stream", kHbmPercent),   Hbm(stage, options, "hbm", kFewerPercent),
-                             Ctas("idle", "idle", options.idle_ctas),      Remote("a"),
-                             Ctas("idle", "idle2", 2 * options.idle_ctas), Remote("b")};
+  std::vector<Part> parts = {Hbm(stage, options, "stream", "stream", kHbmPercent),
+                             Hbm(stage, options, "hbm", "gemm", kFewerPercent),
+                             Ctas("idle", "idle", options.idle_ctas),
+                             Remote("a"),
+                             Ctas("idle", "idle2", 2 * options.idle_ctas),
+                             Remote("b")};
   if (cuda) {
     parts.insert(parts.end(),
-                 {Hbm(stage, options, "stream", kFewerPercent), Ctas("idle", "idle32", kFloodCtas),
+                 {Hbm(stage, options, "stream", "fewer", kFewerPercent), Ctas("idle", "idle32", kFloodCtas),
                   Ctas("flood", "polite", kFloodCtas, kFloodWindowBytes), Ctas("flood", "flood", kFloodCtas)});
   }
   Script script(stage, Title(stage, "hbm"), parts);
@@ -287,8 +291,8 @@ void RunOff(Stage& stage, const NeighboursOptions& options, Report& report) {
   stage.StartDaemon(/*controlled=*/false);
   const std::string idle = std::to_string(4 * options.idle_ctas) + " idle";
   Script script(stage, Title(stage, "off"),
-                {Hbm(stage, options, "stream", kFewerPercent), Ctas("idle", "idle", 4 * options.idle_ctas), Remote("a"),
-                 Remote("b"), Remote("c"), Remote("d")});
+                {Hbm(stage, options, "stream", "stream", kFewerPercent), Ctas("idle", "idle", 4 * options.idle_ctas),
+                 Remote("a"), Remote("b"), Remote("c"), Remote("d")});
   script.Start(0, "none"), script.Hold(hold_s);
   script.Start(1, idle), script.Hold(hold_s);
   script.Switch(1, 2, "1 remote"), script.Hold(hold_s);

@@ -2,8 +2,8 @@
 //
 //   remote  GEMMs through libdak whose weights are all remote, within the window of the session's control page
 //   hbm     GEMMs through libdak whose weights are all in HBM
-//   stream  bulk copies from HBM into shared memory, in a process that dakd knows nothing of: what dakd's profile takes
-//           HBM's rate from; CUDA only
+//   stream  bulk copies from HBM into shared memory, in a process that dakd knows nothing of: as dakd's profile
+//           measures HBM's rate; CUDA only
 //   crowd   nothing, in many sessions that are open
 //   idle    CTAs that hold an SM each and read nothing (on the emulated device: nothing at all)
 //   flood   dak's remote reads in as many CTAs as asked for, under a window of the process's own or none, in a process

@@ -25,6 +25,7 @@ struct FakeMachine {
   double switch_s = 0;                       // an operation takes so much longer between others of another size
   double hot = 1;                            // so many times as long under a load that lasts, from hot_batch on
   uint32_t hot_batch = 128;
+  uint32_t steady_fails_from = ~0u;  // batch from which such measurements fail
   double operation_s = 2e-6;
   double remote_s = 5e-6;
   uint32_t most_batch = 256;
@@ -32,6 +33,7 @@ struct FakeMachine {
   std::map<std::string, absl::Status> faults;  // by method's name
   std::map<std::string, double> lies;          // what it returns instead
   int disturbed_one_in = 0;                    // of so many GEMMs one takes longer, as something else ran; 0: none
+  double disturbed_times = 0;                  // so many times as long; 0: 1.1 for each of so many
   double seconds_a_call = 0;                   // that `now_s` moves on
   double now_s = 0;
   int calls = 0;
@@ -63,6 +65,7 @@ class FakeProbe final : public kernels::Probe {
     if (gemm.other_n > 0) {
       const double in_turn_s = (Seconds(gemm, gemm.n) + Seconds(gemm, gemm.other_n)) / 2 + machine_.switch_s;
       if (gemm.steady_s == 0) return Answer("GemmSeconds", in_turn_s);
+      if (gemm.batch >= machine_.steady_fails_from) return absl::InternalError("too hot");
       return Answer("SteadyGemmSeconds", gemm.batch >= machine_.hot_batch ? machine_.hot * in_turn_s : in_turn_s);
     }
     return Answer(gemm.remote_rows == 0 ? "GemmSeconds" : "RemoteGemmSeconds", Seconds(gemm, gemm.n));
@@ -86,7 +89,7 @@ class FakeProbe final : public kernels::Probe {
     if (auto lie = machine_.lies.find(method); lie != machine_.lies.end()) return lie->second;
     const bool is_gemm = method.ends_with("GemmSeconds");
     if (is_gemm && machine_.disturbed_one_in > 0 && ++machine_.gemms % machine_.disturbed_one_in == 0) {
-      return 1.1 * machine_.disturbed_one_in * value;
+      return (machine_.disturbed_times > 0 ? machine_.disturbed_times : 1.1 * machine_.disturbed_one_in) * value;
     }
     return value;
   }

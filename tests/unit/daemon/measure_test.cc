@@ -157,6 +157,24 @@ TEST_F(MeasureTest, WhatDisturbsSomeTakesIsntMeasured) {
   }
 }
 
+// Also of what lasts, and by less than what a GPU's own clock may do.
+TEST_F(MeasureTest, WhatDisturbsATakeOfALoadThatLastsIsntMeasured) {
+  machine_.hot = 1.15;
+  const auto quiet = Measure();
+  ASSERT_TRUE(quiet.ok());
+  machine_.disturbed_times = 1.25;
+  for (const int one_in : {3, 5, 7}) {
+    machine_.disturbed_one_in = one_in;
+    const auto disturbed = Measure();
+    ASSERT_TRUE(disturbed.ok());
+    ASSERT_EQ(disturbed->profile.batch_rates.size(), quiet->profile.batch_rates.size());
+    EXPECT_NEAR(
+        disturbed->profile.batch_rates.back().hbm_bytes_per_s / quiet->profile.batch_rates.back().hbm_bytes_per_s, 1,
+        1e-9)
+        << one_in;
+  }
+}
+
 // What nothing works without: the whole measurement is refused, and says what failed.
 TEST_F(MeasureTest, FailureOfANeededMeasurementIsTheWhole) {
   for (const char* method :
@@ -198,11 +216,14 @@ TEST_F(MeasureTest, FailureOfWhatCanBeDoneWithoutIsLeftOut) {
   EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("no lasting GEMM")));
   EXPECT_NEAR(measured->profile.batch_rates.back().hbm_bytes_per_s, 0.9 * 3e12, 1e6) << "as without load";
   machine_.faults.clear();
-  machine_.lies = {{"SteadyGemmSeconds", 1e-3}};
+  machine_.hot = 1.2;
+  machine_.steady_fails_from = 256;
   measured = Measure();
   ASSERT_TRUE(measured.ok());
-  EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("GEMM of batch 128: more than 1.5 times as long")));
-  machine_.lies.clear();
+  EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("rates under a load that lasts: GEMM of batch 256: too hot")));
+  EXPECT_NEAR(measured->profile.batch_rates[5].hbm_bytes_per_s, 0.9 * 3e12, 1e6) << "all batches' or none's";
+  machine_.steady_fails_from = ~0u;
+  machine_.hot = 1;
   machine_.faults.clear();
   machine_.most_batch = 0;
   measured = Measure();
@@ -226,6 +247,15 @@ TEST_F(MeasureTest, StopsWhenTheTimeIsUp) {
   EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("rates by batch: not measured within 4 s"),
                                               HasSubstr("cliff: not measured within 4 s")));
   EXPECT_LT(machine_.now_s, 5);
+  machine_.seconds_a_call = 0;
+  machine_.calls = 0;
+  ASSERT_TRUE(Measure().ok());
+  machine_.seconds_a_call = 4.0001 / (machine_.calls - 1);  // the last one, a load that lasts, would begin too late
+  machine_.now_s = 0;
+  measured = Measure();
+  ASSERT_TRUE(measured.ok()) << measured.status();
+  EXPECT_THAT(measured->left_out, ElementsAre(HasSubstr("rates under a load that lasts: not measured within 4 s")));
+  EXPECT_LT(machine_.now_s, 4.1);
   machine_.seconds_a_call = 1;
   machine_.now_s = 0;
   measured = Measure();

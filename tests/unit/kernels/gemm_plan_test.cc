@@ -89,7 +89,7 @@ TEST(PlanGemmTest, ASmallRemoteShareTakesFewerSms) {
   EXPECT_GE(small.local_ctas, large.local_ctas);
 }
 
-TEST(PlanGemmTest, WhereXLeavesLittleRoomMoreCtasHoldTheWindow) {
+TEST(PlanGemmTest, WhereUnitsTakeLongToFinishMoreCtasHoldTheWindow) {
   const GemmPlan small = PlanGemm(8, 14'336, 4'096, 7'168, {}, {});
   const GemmPlan large = PlanGemm(256, 14'336, 4'096, 7'168, {}, {});
   EXPECT_GT(large.remote_ctas, small.remote_ctas);
