@@ -67,6 +67,7 @@ TEST_F(GemmTuningTest, TwoCtasOfATileOfTwoBoxesGiveRightNumbers) {
     for (const uint64_t local_rows : {n, n - 64}) {
       ExpectRight({128, n, 512, local_rows, ElementType::kF16}, {2, 6, true, 0}, ++seed);
     }
+    ExpectRight({128, n, 512, n - 128, ElementType::kF16}, {2, 6, true, 2}, ++seed);
   }
 }
 

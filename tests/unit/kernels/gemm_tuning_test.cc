@@ -143,6 +143,33 @@ TEST(ApplyChoiceTest, TakesTheChoiceAndStaysWithinTheDevice) {
   EXPECT_GE(plan.local_ctas + plan.remote_ctas, 120u);
 }
 
+// What GemmTuningTest.TwoCtasOfATileOfTwoBoxesGiveRightNumbers runs.
+TEST(ApplyChoiceTest, TilesOfTwoBoxesAreFinishedInHalvesToo) {
+  const auto plan_of = [](uint64_t local_rows, const TuningChoice& choice) {
+    const GemmPlan model = PlanGemm(128, 8'192, 512, local_rows, {}, {});
+    return ApplyChoice(choice, 8'192, 512, local_rows, {}, {}, model);
+  };
+  const GemmPlan alone = plan_of(8'192, {2, 6, true, 0});
+  EXPECT_EQ(alone.row_boxes, 2u);
+  EXPECT_EQ(alone.local_ctas, 128u);
+  EXPECT_TRUE(alone.halves);
+  const GemmPlan beside = plan_of(8'192 - 128, {2, 6, true, 2});
+  EXPECT_EQ(beside.remote_ctas, 2u);
+  EXPECT_EQ(beside.local_ctas, 126u);
+  EXPECT_TRUE(beside.halves);
+  EXPECT_FALSE(plan_of(8'192 - 64, {2, 6, true, 0}).halves) << "beside a single remote CTA";
+}
+
+// Where whole tiles leave SMs idle, more remote CTAs take none from the local ones.
+TEST(ApplyChoiceTest, MoreRemoteCtasTakeIdleSms) {
+  const GemmPlan model = PlanGemm(256, 28'672, 4'096, 28'352, {}, {});
+  ASSERT_TRUE(model.whole_tiles);
+  const GemmPlan plan = ApplyChoice({1, 12, false, model.remote_ctas + 2}, 28'672, 4'096, 28'352, {}, {}, model);
+  EXPECT_EQ(plan.remote_ctas, model.remote_ctas + 2);
+  EXPECT_EQ(plan.local_ctas, model.local_ctas);
+  EXPECT_TRUE(plan.whole_tiles);
+}
+
 TEST(ApplyChoiceTest, EveryChoiceIsAPlanThatCanRun) {
   std::mt19937_64 random(20261125);
   for (int i = 0; i < 20'000; ++i) {
