@@ -74,6 +74,16 @@ class PlotTest(unittest.TestCase):
         for label in ("b (weight 200)", "b <joins>", "HBM, GB/s", "window, KiB", "target"):
             self.assertIn(label, texts)
 
+    def test_many_states_are_written_upwards_and_streams_are_hbms(self):
+        content = json.loads(json.dumps(COURSE))
+        course = content["courses"][0]
+        course["sessions"][2]["role"] = "stream"
+        course["states"] = [{"name": f"state {i}", "t_ms": i} for i in range(15)]
+        texts = self.drawn("course", content)["text"]
+        self.assertIn("HBM, GB/s", [element.text for element in texts])
+        upwards = [element.text for element in texts if "rotate(-90)" in (element.get("transform") or "")]
+        self.assertEqual([text for text in upwards if text.startswith("state")], [f"state {i}" for i in range(15)])
+
     def test_a_roofline_has_a_point_a_row_and_a_limit_a_ratio(self):
         elements = self.drawn("roofline", ROOFLINE)
         self.assertEqual(len(elements["circle"]), 3)
