@@ -81,8 +81,8 @@ class PlotTest(unittest.TestCase):
         course["states"] = [{"name": f"state {i}", "t_ms": i} for i in range(15)]
         texts = self.drawn("course", content)["text"]
         self.assertIn("HBM, GB/s", [element.text for element in texts])
-        upwards = [element.text for element in texts if "rotate(-90)" in (element.get("transform") or "")]
-        self.assertEqual([text for text in upwards if (text or "").startswith("state")], [f"state {i}" for i in range(15)])
+        upwards = [element.text or "" for element in texts if "rotate(-90)" in (element.get("transform") or "")]
+        self.assertEqual([text for text in upwards if text.startswith("state")], [f"state {i}" for i in range(15)])
 
     def test_a_roofline_has_a_point_a_row_and_a_limit_a_ratio(self):
         elements = self.drawn("roofline", ROOFLINE)
