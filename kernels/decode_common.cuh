@@ -103,8 +103,6 @@ struct RemoteTraits : Local {
   static constexpr bool kRemote = true;
   static constexpr uint32_t kCluster = 1;
   static constexpr int kBoxes = 1;
-  static constexpr uint32_t kColumnGroups = Local::kN > 128 ? 2 : 1;
-  static constexpr int kGroupN = Local::kN / static_cast<int>(kColumnGroups);
   static constexpr uint32_t kXStages = Local::kN <= 64 ? Local::kXStages : Local::kN <= 128 ? 4 : 3;
   static constexpr uint32_t kXRingBytes = kXStages * Local::kXStageBytes;
   static constexpr bool kCanHalve = false;
@@ -112,9 +110,8 @@ struct RemoteTraits : Local {
   static constexpr uint32_t kWFit = (Local::kWRingBytes + Local::kXRingBytes - kXRingBytes) / kWStageBytes;
   static constexpr uint32_t kWStages = kWFit < kMaxWStages ? kWFit : kMaxWStages;
   static constexpr uint32_t kWRingBytes = kWStages * kWStageBytes;
-  static constexpr uint32_t kBoxWarps = kColumnGroups * kWarpgroupThreads / kWarpThreads;
-  static constexpr uint32_t kConsumerWarps = kBoxWarps;
-  static_assert(kXStages <= Local::kXStages && kConsumerWarps <= Local::kConsumerWarps);
+  static constexpr uint32_t kConsumerWarps = Local::kBoxWarps;
+  static_assert(kXStages <= Local::kXStages);
 };
 
 // Behind the rings.
@@ -150,9 +147,10 @@ struct Cursor {
 // What a CTA works on. A local one: chunks [begin, end) of the part, k_chunks of them a tile, a contiguous range; of
 // whole tiles, or wherever it begins and ends. The chunks of the last tile come first if another CTA finishes it: then
 // that one needn't wait for them at its own end. A remote one draws units (decode_units.cuh). A cluster of local CTAs
-// is one worker, whose tiles are as many times higher. NOTE: chunks are counted in 32 bits (LaunchDecodeGemm checks
-// that they can be). A division of 64-bit numbers takes as long as a read of L2, and these stand between the launch
-// before and the first product.
+// is one worker, whose tiles are as many times higher.
+//
+// NOTE: chunks are counted in 32 bits (LaunchDecodeGemm checks that they can be). A division of 64-bit numbers takes as
+// long as a read of L2, and these stand between the launch before and the first product.
 struct WorkRange {
   bool remote;
   uint32_t worker;  // this CTA's or cluster's number among its kind's

@@ -63,9 +63,11 @@ double EvenShare(uint64_t tiles, uint64_t workers) {
 
 // A tile of two boxes halves the reads of x, and its barriers; one of one box has smaller shares to add up where CTAs
 // share tiles. So two where x is nothing, or where even so there is a tile for nearly every other SM, unless that
-// leaves more SMs with nothing to do. Where tiles can't be left whole and x is much, clusters read it. NOTE: 10,240 x
-// 8192 on an H100, 160 tiles of one box, parted: 69.9 us at batch 64 and 60.3 with two; 76.5 at batch 128, 73.7 in
-// clusters and 63.4 with two. At batch 256 two boxes' sums leave the consumers too few registers for shares.
+// leaves more SMs with nothing to do. Where tiles can't be left whole and x is much, clusters read it.
+//
+// NOTE: 10,240 x 8192 on an H100, 160 tiles of one box, parted: 69.9 us at batch 64 and 60.3 with two; 76.5 at batch
+// 128, 73.7 in clusters and 63.4 with two. At batch 256 two boxes' sums leave the consumers too few registers for
+// shares.
 void ChooseTile(uint32_t batch, uint64_t local_rows, const DeviceTraits& device, GemmPlan& plan) {
   plan.batch_tile = 8;
   while (plan.batch_tile < batch) plan.batch_tile *= 2;

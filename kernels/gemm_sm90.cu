@@ -429,11 +429,12 @@ __global__ __launch_bounds__(Traits::kThreads, 1) void DecodeGemm(const __grid_c
     }
   } else {
     if constexpr (Traits::kMovesRegisters) ptx::GiveRegisters<kProducerRegisters>();
-    if (lane != 0) {
-    } else if (work.remote) {
-      RunMover<Remote>(p, work, ring, shared, warp - Traits::kConsumerWarps);
-    } else {
-      RunMover<Traits>(p, work, ring, shared, warp - Traits::kConsumerWarps);
+    if (lane == 0) {
+      if (work.remote) {
+        RunMover<Remote>(p, work, ring, shared, warp - Traits::kConsumerWarps);
+      } else {
+        RunMover<Traits>(p, work, ring, shared, warp - Traits::kConsumerWarps);
+      }
     }
   }
 

@@ -174,11 +174,10 @@ GemmPlan ApplyChoice(const TuningChoice& choice, uint64_t n, uint64_t k, uint64_
   plan.remote_ctas = static_cast<uint32_t>(wanted / plan.cluster * plan.cluster);
   if (!has_local) return plan;
   // Whole tiles leave SMs for them, mostly.
-  const uint64_t left = plan.whole_tiles ? std::min<uint64_t>(plan.local_ctas, all - plan.remote_ctas) / plan.cluster
-                                         : (used > plan.remote_ctas ? (used - plan.remote_ctas) / plan.cluster : 1);
-  plan.local_ctas =
-      static_cast<uint32_t>(std::max<uint64_t>(1, std::min(left, LocalChunks(local_rows, k, plan)))) * plan.cluster;
-  plan.whole_tiles = plan.whole_tiles && plan.local_ctas / plan.cluster <= LocalTiles(local_rows, plan);
+  const uint32_t left =
+      plan.whole_tiles ? std::min(plan.local_ctas, all - plan.remote_ctas) : used - std::min(used, plan.remote_ctas);
+  const uint64_t workers = std::min<uint64_t>(left / plan.cluster, LocalChunks(local_rows, k, plan));
+  plan.local_ctas = static_cast<uint32_t>(std::max<uint64_t>(1, workers)) * plan.cluster;
   plan.halves = CanHalve(local_rows, k, plan);
   return plan;
 }

@@ -179,12 +179,18 @@ class Measuring {
   }
 
   absl::StatusOr<double> GemmSeconds(uint32_t batch, uint64_t rows, uint64_t remote_rows, uint64_t other_rows = 0) {
+    return LeastOf([&](int) { return TakeGemm(batch, rows, remote_rows, other_rows); });
+  }
+
+  // Of a few takes, no more of them when two agree, when one is no longer than `enough_s`, or when the time is up.
+  template <class Take>
+  absl::StatusOr<double> LeastOf(const Take& take, double enough_s = 0) {
     double least_s = std::numeric_limits<double>::infinity();
-    for (int take = 0; take < kMostTakes; ++take) {
-      DAK_ASSIGN_OR_RETURN(const double seconds, TakeGemm(batch, rows, remote_rows, other_rows));
+    for (int i = 0; i < kMostTakes; ++i) {
+      DAK_ASSIGN_OR_RETURN(const double seconds, take(i));
       const bool agrees = std::abs(seconds - least_s) <= kAgreement * seconds;
       least_s = std::min(least_s, seconds);
-      if (agrees || !CheckTime().ok()) break;
+      if (agrees || least_s <= enough_s || !CheckTime().ok()) break;
     }
     return least_s;
   }
@@ -219,35 +225,26 @@ class Measuring {
     rate.hbm_bytes_per_s = profile.hbm_bytes_per_s;
     rate.flops_per_s = profile.flops_per_s;
     rate.operation_s = std::max(0.0, few_s - row_s * kFewRows);
-    if (IsBoundByHbm(batch)) {
-      rate.hbm_bytes_per_s = kColumns * kElementBytes / row_s;
-    } else {
-      rate.flops_per_s = 2.0 * batch * kColumns / row_s;
-    }
+    Charge(row_s, &rate);
     DAK_RETURN_IF_ERROR(MeasureRemote(few_s, &rate));
     // Operations of a pass follow others, which may run with other kernels: what that costs each.
     DAK_ASSIGN_OR_RETURN(const double in_turn_s, GemmSeconds(batch, kFewRows, 0, kManyRows));
     rate.operation_s += std::max(0.0, in_turn_s - (few_s + many_s) / 2);
-    in_turn_s_.push_back(in_turn_s);
+    cold_.push_back({.row_s = row_s, .in_turn_s = in_turn_s});
     return rate;
   }
 
   // What lasting load costs, charged to the side that bounds: for all batches or for none. After all else, which would
   // find the GPU hot.
   absl::Status MeasureSteady() {
-    const double row_bytes = kColumns * kElementBytes;
     std::vector<planner::BatchRate> rates = result_.profile.batch_rates;
     for (size_t i = 0; i < rates.size(); ++i) {
       planner::BatchRate& rate = rates[i];
       if (rate.batch < kLeastHotBatch) continue;
-      DAK_ASSIGN_OR_RETURN(const double steady_s, SteadySeconds(static_cast<uint32_t>(rate.batch), in_turn_s_[i]));
-      const double more_s = std::max(0.0, steady_s - in_turn_s_[i]) / ((kFewRows + kManyRows) / 2.0);
-      const double row_flops = 2.0 * static_cast<double>(rate.batch) * kColumns;
-      if (IsBoundByHbm(rate.batch)) {
-        rate.hbm_bytes_per_s = row_bytes / (row_bytes / rate.hbm_bytes_per_s + more_s);
-      } else {
-        rate.flops_per_s = row_flops / (row_flops / rate.flops_per_s + more_s);
-      }
+      const auto [row_s, in_turn_s] = cold_[i];
+      DAK_RETURN_IF_ERROR(CheckTime());
+      DAK_ASSIGN_OR_RETURN(const double steady_s, SteadySeconds(static_cast<uint32_t>(rate.batch), in_turn_s));
+      Charge(row_s + std::max(0.0, steady_s - in_turn_s) / ((kFewRows + kManyRows) / 2.0), &rate);
       options_.log(absl::StrFormat("batch %d under a load that lasts: HBM %.0f GB/s, %.0f TFLOP/s", rate.batch,
                                    rate.hbm_bytes_per_s * 1e-9, rate.flops_per_s * 1e-12));
     }
@@ -255,24 +252,20 @@ class Measuring {
     return absl::OkStatus();
   }
 
-  // Of both sizes in turn: the least of a few takes, no more of them when one is as usual, or two agree.
+  // Of both sizes in turn. A take that is as usual is enough.
   absl::StatusOr<double> SteadySeconds(uint32_t batch, double cold_s) {
-    double least_s = std::numeric_limits<double>::infinity();
-    for (int take = 0; take < kMostTakes && least_s > kUsualHeat * cold_s; ++take) {
-      DAK_RETURN_IF_ERROR(CheckTime());
-      DAK_ASSIGN_OR_RETURN(const double seconds,
-                           TakeGemm(batch, kFewRows, 0, kManyRows, take == 0 ? kSteadyS : kStillSteadyS));
-      const bool agrees = std::abs(seconds - least_s) <= kAgreement * seconds;
-      least_s = std::min(least_s, seconds);
-      if (agrees) break;
-    }
-    return least_s;
+    const auto take = [&](int i) { return TakeGemm(batch, kFewRows, 0, kManyRows, i == 0 ? kSteadyS : kStillSteadyS); };
+    return LeastOf(take, kUsualHeat * cold_s);
   }
 
-  // Whether the roofline says so.
-  bool IsBoundByHbm(uint64_t batch) const {
-    const double flops_per_byte = 2.0 * static_cast<double>(batch) / kElementBytes;
-    return flops_per_byte * result_.profile.hbm_bytes_per_s < result_.profile.flops_per_s;
+  // Makes the side that bounds, by the roofline, such that a row takes so long.
+  void Charge(double row_s, planner::BatchRate* rate) const {
+    const double flops_per_byte = 2.0 * static_cast<double>(rate->batch) / kElementBytes;
+    if (flops_per_byte * result_.profile.hbm_bytes_per_s < result_.profile.flops_per_s) {
+      rate->hbm_bytes_per_s = kColumns * kElementBytes / row_s;
+    } else {
+      rate->flops_per_s = 2.0 * static_cast<double>(rate->batch) * kColumns / row_s;
+    }
   }
 
   // The same for remote rows, both times so many that the link bounds.
@@ -298,7 +291,11 @@ class Measuring {
   const MeasureOptions& options_;
   const double begin_s_;
   Measurement result_;
-  std::vector<double> in_turn_s_;  // by batch: sizes in turn, before the GPU was hot
+  struct Cold {
+    double row_s = 0;
+    double in_turn_s = 0;  // of both sizes
+  };
+  std::vector<Cold> cold_;  // by batch, before the GPU was hot
 };
 
 }  // namespace

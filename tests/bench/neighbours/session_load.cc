@@ -90,7 +90,7 @@ class SessionLoad final : public Load {
   }
 
   Status Fill() {
-    const auto spec = [&](const char* name, uint64_t rows, uint64_t cols, double ratio) {
+    const auto spec = [&](const std::string& name, uint64_t rows, uint64_t cols, double ratio) {
       return TensorSpec{.name = name,
                         .data_type = DAK_BF16,
                         .rows = rows,
@@ -100,9 +100,9 @@ class SessionLoad final : public Load {
                         .tile_rows = 0};
     };
     std::vector<TensorSpec> specs = {spec("x", kBatch, layer_.k, 0), spec("y", kBatch, layer_.n, 0)};
-    std::vector<std::string> names;
-    for (size_t i = 0; i < (remote_ ? 1 : kCopies); ++i) names.push_back("w" + std::to_string(i));
-    for (const std::string& name : names) specs.push_back(spec(name.c_str(), layer_.n, layer_.k, remote_ ? 1 : 0));
+    for (size_t i = 0; i < (remote_ ? 1 : kCopies); ++i) {
+      specs.push_back(spec("w" + std::to_string(i), layer_.n, layer_.k, remote_ ? 1 : 0));
+    }
     Result<std::vector<Tensor>> tensors = session_.Allocate(specs);
     if (!tensors.ok()) return tensors.status();
     w_.assign(tensors->begin() + 2, tensors->end());
